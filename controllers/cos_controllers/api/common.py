@@ -1,0 +1,155 @@
+"""Parts that several kinds and engines share, in Kubernetes' own shapes."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from cos_controllers.api.model import ApiModel, Rule
+from cos_controllers.api.quantity import Quantity, is_positive_quantity, parse_quantity
+from cos_controllers.k8s import V1Affinity, V1Toleration, V1TopologySpreadConstraint
+
+#: Labels, annotations, node selectors: bounded, because CEL rules may walk them.
+StringMap = Annotated[dict[str, Annotated[str, Field(max_length=1024)]], Field(max_length=64)]
+
+#: Engine parameters as the engine's own configuration names them; a newline would start another directive.
+Parameters = Annotated[dict[str, Annotated[str, Field(max_length=1024)]], Field(max_length=128)]
+
+ObjectName = Annotated[str, Field(min_length=1, max_length=253)]
+
+
+class PullPolicy(StrEnum):
+    """When kubelet pulls an image."""
+
+    ALWAYS = "Always"
+    IF_NOT_PRESENT = "IfNotPresent"
+    NEVER = "Never"
+
+
+class LocalReference(ApiModel):
+    """An object in the stack's own namespace."""
+
+    name: ObjectName
+    """Name of the object."""
+
+
+class Images(ApiModel):
+    """Where images come from."""
+
+    registry: Annotated[str, Field(max_length=253)] = ""
+    """Registry (and path) that replaces the host of every default image, for mirrors and air-gapped
+    clusters: with `registry.example.com/cos`, `redis:8.0` becomes `registry.example.com/cos/redis:8.0`."""
+    pull_policy: PullPolicy = PullPolicy.IF_NOT_PRESENT
+    """When kubelet pulls an image."""
+    pull_secrets: Annotated[list[LocalReference], Field(max_length=8)] = []
+    """Secrets with registry credentials."""
+
+
+def _amount_rule(field: str, example: str) -> Rule:
+    def holds(amounts: ResourceList) -> bool:
+        return is_positive_quantity(getattr(amounts, field))
+
+    return Rule(
+        cel=f"!has(self.{field}) || (isQuantity(string(self.{field})) && "
+        f"quantity(string(self.{field})).isGreaterThan(quantity('0')))",
+        message=f"{field} must be a quantity above zero, for example {example}",
+        holds=holds,
+        field_path=f".{field}",
+    )
+
+
+class ResourceList(ApiModel):
+    """Amounts of compute resources."""
+
+    cpu: Quantity | None = None
+    """Cores, for example 250m."""
+    memory: Quantity | None = None
+    """Bytes, for example 512Mi."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (_amount_rule("cpu", "250m"), _amount_rule("memory", "512Mi"))
+
+
+class Resources(ApiModel):
+    """Compute resources of one engine container."""
+
+    requests: ResourceList = ResourceList()
+    """What the scheduler sets aside."""
+    limits: ResourceList = ResourceList()
+    """What the container may use at most."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.requests.memory) || !has(self.limits.memory) || "
+            "!isQuantity(string(self.requests.memory)) || !isQuantity(string(self.limits.memory)) || "
+            "quantity(string(self.requests.memory)).compareTo(quantity(string(self.limits.memory))) <= 0",
+            message="requests.memory must not exceed limits.memory: lower the request or raise the limit",
+            holds=lambda self: (
+                self.requests.memory is None
+                or self.limits.memory is None
+                or parse_quantity(self.requests.memory) <= parse_quantity(self.limits.memory)
+            ),
+            field_path=".requests.memory",
+        ),
+    )
+
+
+class Storage(ApiModel):
+    """The volume of one engine instance."""
+
+    size: Quantity
+    """Size of the volume. It can grow where the StorageClass allows it, and never shrinks."""
+    storage_class_name: Annotated[str, Field(max_length=253)] | None = None
+    """StorageClass of a new volume; the cluster's default when absent."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="isQuantity(string(self.size)) && quantity(string(self.size)).isGreaterThan(quantity('0'))",
+            message="size must be a quantity above zero, for example 10Gi",
+            holds=lambda self: is_positive_quantity(self.size),
+            field_path=".size",
+        ),
+    )
+
+
+class Scheduling(ApiModel):
+    """Where pods may run, in the shapes of a pod's spec."""
+
+    node_selector: StringMap = {}
+    """Labels that a node must have."""
+    tolerations: Annotated[list[V1Toleration], Field(max_length=32)] = []
+    """Taints that the pods tolerate."""
+    affinity: V1Affinity | None = None
+    """Affinity of the pods."""
+    topology_spread_constraints: Annotated[list[V1TopologySpreadConstraint], Field(max_length=16)] = []
+    """Spread of the pods over zones or nodes."""
+    priority_class_name: Annotated[str, Field(max_length=253)] | None = None
+    """PriorityClass of the pods."""
+
+
+def _owned_rule(field: str, prefixes: tuple[str, ...]) -> Rule:
+    def holds(metadata: PodMetadata) -> bool:
+        return not any(key.startswith(prefixes) for key in getattr(metadata, field))
+
+    starts = " || ".join(f"k.startsWith('{prefix}')" for prefix in prefixes)
+    return Rule(
+        cel=f"!has(self.{field}) || !self.{field}.exists(k, {starts})",
+        message=f"{field} under {' and '.join(prefixes)} belong to the operator: remove them",
+        holds=holds,
+        field_path=f".{field}",
+    )
+
+
+class PodMetadata(ApiModel):
+    """Labels and annotations that are added to pods; the operator's own keys win."""
+
+    labels: StringMap = {}
+    """Added labels."""
+    annotations: StringMap = {}
+    """Added annotations."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        _owned_rule("labels", ("cos.dev/", "app.kubernetes.io/")),
+        _owned_rule("annotations", ("cos.dev/",)),
+    )

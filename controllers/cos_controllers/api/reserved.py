@@ -1,0 +1,90 @@
+"""Engine parameters that the operator owns, refused by name in `parameters` and `settings`.
+
+Each is either rendered by the operator (addresses, paths, credentials, limits) or would let a value leave the
+engine's own configuration (loading modules, running commands).
+"""
+
+from __future__ import annotations
+
+POSTGRES = (
+    "archive_cleanup_command",
+    "archive_command",
+    "archive_library",
+    "config_file",
+    "data_directory",
+    "data_sync_retry",
+    "dynamic_library_path",
+    "external_pid_file",
+    "hba_file",
+    "ident_file",
+    "include",
+    "include_dir",
+    "include_if_exists",
+    "jit_provider",
+    "listen_addresses",
+    "local_preload_libraries",
+    "log_destination",
+    "logging_collector",
+    "password_encryption",
+    "port",
+    "restore_command",
+    "session_preload_libraries",
+    "shared_preload_libraries",
+    "ssl",
+    "unix_socket_directories",
+)
+
+REDIS = (
+    "aclfile",
+    "appendonly",
+    "bind",
+    "daemonize",
+    "dir",
+    "enable-debug-command",
+    "enable-module-command",
+    "include",
+    "loadmodule",
+    "logfile",
+    "maxclients",
+    "maxmemory",
+    "pidfile",
+    "port",
+    "protected-mode",
+    "rename-command",
+    "replicaof",
+    "requirepass",
+    "supervised",
+    "syslog-enabled",
+    "unixsocket",
+    "user",
+)
+
+ELASTICSEARCH = (
+    "cluster.name",
+    "discovery.type",
+    "http.port",
+    "network.host",
+    "node.name",
+    "path.data",
+    "path.logs",
+    "path.repo",
+    "readiness.port",
+    "transport.host",
+)
+ELASTICSEARCH_PREFIXES = ("xpack.security.", "http.ssl.")
+
+NEO4J = (
+    "db.logs.query.enabled",
+    "dbms.security.auth_enabled",
+    "server.bolt.listen_address",
+    "server.default_listen_address",
+    "server.http.listen_address",
+    "server.https.enabled",
+    "server.jvm.additional",
+    "server.logs.config",
+    "server.logs.user.config",
+    "server.memory.heap.initial_size",
+    "server.memory.heap.max_size",
+    "server.memory.pagecache.size",
+)
+NEO4J_PREFIXES = ("server.directories.",)

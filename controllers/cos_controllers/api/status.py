@@ -1,0 +1,159 @@
+"""Status of a `CosStack`: conditions in the kstatus convention and a row per component."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from cos_controllers.api.model import ApiModel
+
+
+class ConditionStatus(StrEnum):
+    """Whether a condition holds. Silence is `Unknown`, never `True`."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class ConditionType(StrEnum):
+    """What `kubectl wait --for=condition=…` can wait for."""
+
+    READY = "Ready"
+    """Every component serves what the spec asks for."""
+    AVAILABLE = "Available"
+    """Every component serves, perhaps still with an earlier configuration."""
+    RECONCILING = "Reconciling"
+    """A change is under way."""
+    STALLED = "Stalled"
+    """Nothing will change until a person acts; the message says what to do."""
+
+
+class Reason(StrEnum):
+    """Why a component or a condition is as it is. Each has its meaning here, from which the docs are made."""
+
+    SERVING = "Serving"
+    """The engine answers its own protocol with its credentials."""
+    CREATING = "Creating"
+    """Objects of the component are being made."""
+    STARTING = "Starting"
+    """The pod runs and the engine is not ready yet."""
+    RESTARTING = "Restarting"
+    """The pod is being replaced, to bring a change into force."""
+    PROVISIONING = "Provisioning"
+    """The engine serves; its application user or database is being made."""
+    WAITING = "Waiting"
+    """A change waits until another component serves again: one component is restarted at a time."""
+    PAUSED = "Paused"
+    """`spec.paused` stops all changes."""
+    UNSCHEDULABLE = "Unschedulable"
+    """No node can take the pod: compare its requests and scheduling with the nodes."""
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    """The image cannot be pulled: check version, image, registry and pull secrets."""
+    CRASH_LOOPING = "CrashLooping"
+    """The engine ends again and again: see its log."""
+    CONTAINER_FAILED = "ContainerFailed"
+    """The container cannot be started: see the message of kubelet."""
+    VOLUME_PENDING = "VolumePending"
+    """The volume is not bound: check storageClassName and the provisioner."""
+    SHRINK_REFUSED = "ShrinkRefused"
+    """A volume cannot shrink: write the old size back, or a larger one."""
+    NOT_ANSWERING = "NotAnswering"
+    """The pod is ready and the engine does not answer through its Service."""
+    CREDENTIALS_REFUSED = "CredentialsRefused"
+    """The engine refuses the operator's credentials: someone changed them behind its back."""
+    READ_ONLY = "ReadOnly"
+    """The engine answers and refuses writes."""
+    SECRET_NOT_FOUND = "SecretNotFound"
+    """A Secret that the spec names does not exist: create it."""
+    SECRET_INVALID = "SecretInvalid"
+    """A Secret that the spec names lacks a key or holds an unusable value."""
+    NAME_CONFLICT = "NameConflict"
+    """An object of a name that the stack needs belongs to someone else: rename or remove it."""
+    APPLY_REFUSED = "ApplyRefused"
+    """The API server refuses an object: the message says which and why."""
+    INVALID_SPEC = "InvalidSpec"
+    """The stored spec breaks a rule that is newer than it: the message names the field."""
+    API_UNAVAILABLE = "ApiUnavailable"
+    """The API server could not be read or written; tried again."""
+
+
+class Condition(ApiModel):
+    """A condition in the shape of metav1.Condition."""
+
+    type: Annotated[str, Field(max_length=316)]
+    """Type of the condition."""
+    status: ConditionStatus
+    """Whether it holds."""
+    reason: Annotated[str, Field(max_length=1024)]
+    """One word for why."""
+    message: Annotated[str, Field(max_length=32768)] = ""
+    """A sentence for a person."""
+    observed_generation: Annotated[int, Field(ge=0)] = 0
+    """Generation of the spec that was judged."""
+    last_transition_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    """When `status` changed last (RFC 3339)."""
+
+
+class Binding(ApiModel):
+    """Where applications find their credentials."""
+
+    name: str
+    """Name of the Secret (Service Binding layout)."""
+
+
+class ComponentStatus(ApiModel):
+    """What one component is like."""
+
+    name: Annotated[str, Field(max_length=63)]
+    """Name of the component, for example postgres-prod."""
+    ready: bool = False
+    """Whether it serves what the spec asks for."""
+    version: str | None = None
+    """Version of the engine in the spec."""
+    endpoint: str | None = None
+    """Host and port of its Service."""
+    binding: Binding | None = None
+    """The Secret for applications."""
+    desired_revision: str | None = None
+    """Hash of the pod that the spec asks for."""
+    effective_revision: str | None = None
+    """Hash of the pod that runs."""
+    reason: str
+    """One word for why."""
+    message: str = ""
+    """A sentence for a person."""
+    since: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
+    """When `reason` changed last (RFC 3339)."""
+
+
+class RetainedVolume(ApiModel):
+    """A volume that is kept although its component is not in the spec."""
+
+    component: Annotated[str, Field(max_length=63)]
+    """The removed component."""
+    claim: Annotated[str, Field(max_length=253)]
+    """Name of the PersistentVolumeClaim."""
+
+
+class CosStackStatus(ApiModel):
+    """The observed state of a stack."""
+
+    observed_generation: Annotated[int, Field(ge=0)] | None = None
+    """Generation of the spec that this status speaks of."""
+    summary: str | None = None
+    """Ready components of all, for example 6/6."""
+    conditions: Annotated[
+        list[Condition], Field(max_length=16, json_schema_extra={"x-list-map-keys": ["type"]})
+    ] = []
+    """Ready, Available, Reconciling and Stalled."""
+    components: Annotated[
+        list[ComponentStatus], Field(max_length=16, json_schema_extra={"x-list-map-keys": ["name"]})
+    ] = []
+    """A row per component."""
+    retained: Annotated[
+        list[RetainedVolume], Field(max_length=64, json_schema_extra={"x-list-map-keys": ["claim"]})
+    ] = []
+    """Volumes kept of removed components."""

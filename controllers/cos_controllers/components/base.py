@@ -1,0 +1,156 @@
+"""What an engine is to the rest of the core: a renderer from one instance's context to a blueprint.
+
+`assemble` turns the blueprint into objects; the engine's client in the shell speaks its protocol.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from cos_controllers.api.stack import CosStackSpec, EngineSpec
+from cos_controllers.k8s import V1Container, V1Volume
+
+
+@dataclass(frozen=True)
+class Login:
+    """A user of an engine. The password never appears in a `repr`, log or message."""
+
+    username: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """The users of one instance: the operator's, the applications', and the kubelet probes'."""
+
+    admin: Login
+    app: Login
+    probe: Login
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """User names of an engine. `database` is the application's own, where the engine has such."""
+
+    admin: str
+    app: str
+    probe: str
+    database: str = ""
+
+
+@dataclass(frozen=True)
+class Port:
+    """A port of the instance's Service, and the container's port behind it (`target`; the same when 0)."""
+
+    name: str
+    number: int
+    target: int = 0
+
+
+@dataclass(frozen=True)
+class Context:
+    """One instance to render.
+
+    `name` is the child's name (``cos-redis``), `component` the row in status (``redis``). `credentials` is None
+    for engines without accounts. `claim` is the PersistentVolumeClaim of the data, "" without data.
+    """
+
+    name: str
+    component: str
+    namespace: str
+    spec: EngineSpec
+    stack: CosStackSpec
+    stack_name: str
+    credentials: Credentials | None = None
+    claim: str = ""
+
+    @property
+    def host(self) -> str:
+        """Name of the instance's Service, as applications in any namespace resolve it."""
+        return f"{self.name}.{self.namespace}.svc"
+
+    def login(self) -> Credentials:
+        """The credentials of an engine that has accounts."""
+        if self.credentials is None:
+            raise ValueError(f"{self.component} has no accounts")
+        return self.credentials
+
+
+#: Volume names that `assemble` provides: the files of `Blueprint.config`, of `Blueprint.files`, the data volume.
+CONFIG_VOLUME = "config"
+FILES_VOLUME = "files"
+DATA_VOLUME = "data"
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What is particular to an engine's instance; everything common is added by `assemble`.
+
+    `config`: files of the ConfigMap, mounted by the containers as volume `config`; a change replaces the pod,
+    unless the name is in `reloaded`. `files`: files with hashes or passwords, a Secret, volume `files`; the
+    engine reloads them, so that a change touches the pod's annotation and does not replace it. A container that
+    needs neither leaves the mount out. `volumes`: further ones (emptyDir with a sizeLimit). Containers carry
+    command, env, ports, probes, resources and mounts; `assemble` adds image, pull policy and security context.
+    With `replicas` the workload is a Deployment without data; without, a StatefulSet of one pod.
+    """
+
+    uid: int
+    gid: int
+    containers: tuple[V1Container, ...]
+    init_containers: tuple[V1Container, ...] = ()
+    config: Mapping[str, str] = field(default_factory=dict)
+    reloaded: frozenset[str] = frozenset()
+    files: Mapping[str, str] = field(default_factory=dict)
+    volumes: tuple[V1Volume, ...] = ()
+    grace_seconds: int = 30
+    replicas: int | None = None
+    service_type: str = "ClusterIP"
+    service_annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """An engine: names, facts and the renderer. Implementations are stateless."""
+
+    @property
+    def kind(self) -> str:
+        """Name of the engine and of its field in the spec, for example ``redis``."""
+
+    @property
+    def ports(self) -> tuple[Port, ...]:
+        """Ports of the Service; the first is the one in endpoint and binding."""
+
+    @property
+    def ops_port(self) -> int | None:
+        """Port of the pod that the operator asks for health; None: it asks the Service's first port."""
+
+    @property
+    def accounts(self) -> Accounts | None:
+        """The engine's users; None for an engine without any."""
+
+    @property
+    def repository(self) -> str:
+        """Repository of the default image, for example ``docker.elastic.co/elasticsearch/elasticsearch``."""
+
+    def tag(self, version: str) -> str:
+        """Tag of the default image for a version of the spec."""
+
+    def instances(self, spec: CosStackSpec) -> Mapping[str, EngineSpec]:
+        """The instances that a spec asks for, by component name."""
+
+    def uri(self, host: str, login: Login) -> str:
+        """Connection URI for applications, the password percent-encoded."""
+
+    def render(self, context: Context) -> Blueprint:
+        """The particular parts of one instance."""
+
+
+def derive_password(secret: bytes, purpose: str) -> str:
+    """A password of 40 hexadecimal digits (160 bits), the same for the same secret and purpose.
+
+    HMAC-SHA-256 (RFC 2104) keeps the passwords of different purposes independent of each other.
+    """
+    return hmac.new(secret, purpose.encode(), hashlib.sha256).hexdigest()[:40]

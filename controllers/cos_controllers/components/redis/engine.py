@@ -1,0 +1,95 @@
+"""Redis as an engine: names, and the pod that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from cos_controllers.api.stack import CosStackSpec, RedisSpec
+from cos_controllers.components.base import (
+    CONFIG_VOLUME,
+    DATA_VOLUME,
+    FILES_VOLUME,
+    Accounts,
+    Blueprint,
+    Context,
+    Login,
+    Port,
+)
+from cos_controllers.components.parts import (
+    liveness_probe,
+    mount,
+    readiness_probe,
+    requirements,
+    run,
+    scratch,
+    startup_probe,
+)
+from cos_controllers.components.redis.config import PROBE_SCRIPT, redis_conf, users_acl
+from cos_controllers.k8s import V1Container, V1ContainerPort
+
+CONFIG_DIR = "/etc/cos/config"
+FILES_DIR = "/etc/cos/files"
+PORT = 6379
+#: uid and gid of `redis` in the official image.
+REDIS_UID = 999
+
+
+@dataclass(frozen=True)
+class Redis:
+    """See `base.Engine`. Applications are the user `default`, so that a bare password works everywhere."""
+
+    kind: str = "redis"
+    ports: tuple[Port, ...] = (Port("redis", PORT),)
+    ops_port: int | None = None
+    accounts: Accounts = Accounts(admin="cos-admin", app="default", probe="cos-probe", database="0")
+    repository: str = "redis"
+
+    def tag(self, version: str) -> str:
+        """The version is the tag (Debian variant: it has bash, which the probes need)."""
+        return version
+
+    def instances(self, spec: CosStackSpec) -> Mapping[str, RedisSpec]:
+        """At most one instance."""
+        return {self.kind: spec.redis} if spec.redis else {}
+
+    def uri(self, host: str, login: Login) -> str:
+        """``redis://user:password@host:port/database``."""
+        return f"redis://{login.username}:{quote(login.password, safe='')}@{host}:{PORT}/0"
+
+    def render(self, context: Context) -> Blueprint:
+        """One server process; the data directory is the volume."""
+        spec = context.spec
+        assert isinstance(spec, RedisSpec)  # noqa: S101 - narrows the type; `instances` gives no other
+        login = context.login()
+        probe = f"{CONFIG_DIR}/probe.sh"
+        server = V1Container(
+            name="redis",
+            command=["redis-server", f"{CONFIG_DIR}/redis.conf"],
+            working_dir="/data",
+            ports=[V1ContainerPort(name="redis", container_port=PORT)],
+            resources=requirements(spec.resources),
+            startup_probe=startup_probe(run("bash", probe, "ready")),
+            readiness_probe=readiness_probe(run("bash", probe, "ready")),
+            liveness_probe=liveness_probe(run("bash", probe, "alive")),
+            volume_mounts=[
+                mount(CONFIG_VOLUME, CONFIG_DIR),
+                mount(FILES_VOLUME, FILES_DIR),
+                mount(DATA_VOLUME, "/data", read_only=False),
+                mount("tmp", "/tmp", read_only=False),  # noqa: S108 - a path in the container
+            ],
+        )
+        return Blueprint(
+            uid=REDIS_UID,
+            gid=REDIS_UID,
+            containers=(server,),
+            config={
+                "redis.conf": redis_conf(spec, acl_file=f"{FILES_DIR}/users.acl", port=PORT),
+                "probe.sh": PROBE_SCRIPT,
+            },
+            files={"users.acl": users_acl(login), "probe-password": login.probe.password},
+            volumes=(scratch("tmp", "16Mi"),),
+            # The last fsync of the append-only file on a slow disk; a healthy stop takes well under a second.
+            grace_seconds=60,
+        )

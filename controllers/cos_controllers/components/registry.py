@@ -1,0 +1,9 @@
+"""The engines that a stack can have. A new engine is one folder beside this file and one line here."""
+
+from __future__ import annotations
+
+from cos_controllers.components.base import Engine
+from cos_controllers.components.redis import Redis
+
+#: In the order of status rows, and in which components are restarted when several are due.
+ENGINES: tuple[Engine, ...] = (Redis(),)

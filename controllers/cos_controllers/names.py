@@ -1,0 +1,82 @@
+"""Names and labels of everything that belongs to a stack. One place, so that a child is found at first guess."""
+
+from __future__ import annotations
+
+GROUP = "cos.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+#: Field manager of every server-side apply, and the value of `app.kubernetes.io/managed-by`.
+MANAGER = "cos-operator"
+
+LABEL_NAME = "app.kubernetes.io/name"
+LABEL_INSTANCE = "app.kubernetes.io/instance"
+LABEL_COMPONENT = "app.kubernetes.io/component"
+LABEL_VERSION = "app.kubernetes.io/version"
+LABEL_PART_OF = "app.kubernetes.io/part-of"
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+LABEL_STACK = f"{GROUP}/stack"
+LABEL_STACK_COMPONENT = f"{GROUP}/component"
+
+#: Hash of the pod template that the operator rendered; a pod with another value is to be replaced.
+ANNOTATION_TEMPLATE = f"{GROUP}/template-hash"
+#: Hash of the mounted files that the engine reloads; touching it makes kubelet refresh them at once.
+ANNOTATION_FILES = f"{GROUP}/files-hash"
+
+#: Selects every object that the operator made, in all stacks.
+SELECTOR_MANAGED = f"{LABEL_MANAGED_BY}={MANAGER}"
+
+
+def child_name(stack: str, component: str) -> str:
+    """Name of a component's instance, its Service and its workload: ``<stack>-<component>``."""
+    return f"{stack}-{component}"
+
+
+def admin_secret(instance: str) -> str:
+    """Secret with the operator's own credentials for an instance."""
+    return f"{instance}-admin"
+
+
+def app_secret(instance: str) -> str:
+    """Secret with the least-privilege credentials for applications (Service Binding layout)."""
+    return f"{instance}-app"
+
+
+def config_map(instance: str) -> str:
+    """ConfigMap with the configuration files of an instance."""
+    return f"{instance}-config"
+
+
+def files_secret(instance: str) -> str:
+    """Secret with configuration files that hold hashes or passwords."""
+    return f"{instance}-files"
+
+
+def claim_name(instance: str, serial: int) -> str:
+    """PersistentVolumeClaim of an instance; a restore switches to a new serial."""
+    return f"{instance}-data-{serial}"
+
+
+def stack_selector(stack: str) -> str:
+    """Label selector for the children of one stack (in its namespace)."""
+    return f"{SELECTOR_MANAGED},{LABEL_STACK}={stack}"
+
+
+def selector_labels(stack: str, component: str, engine: str) -> dict[str, str]:
+    """The labels that select an instance's pods: immutable for the life of the instance."""
+    return {
+        LABEL_NAME: engine,
+        LABEL_INSTANCE: child_name(stack, component),
+        LABEL_STACK: stack,
+        LABEL_STACK_COMPONENT: component,
+    }
+
+
+def object_labels(stack: str, component: str, engine: str, version: str = "") -> dict[str, str]:
+    """The labels of every child object; with `version` for objects that carry one."""
+    labels = selector_labels(stack, component, engine) | {
+        LABEL_COMPONENT: component,
+        LABEL_PART_OF: stack,
+        LABEL_MANAGED_BY: MANAGER,
+    }
+    return labels | ({LABEL_VERSION: version} if version else {})
