@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
+from cos_controllers.credentials import Credentials
 from cos_controllers.k8s import Manifest
 
 
@@ -40,6 +41,21 @@ class CheckResult:
 
     outcome: Outcome
     message: str = ""
+
+
+@dataclass(frozen=True)
+class CheckTarget:
+    """An engine to ask: `host` is an IP address, so that cluster DNS has no part in the answer.
+
+    `credentials` is None for engines without accounts; `database` is the application's own, "" without.
+    """
+
+    component: str
+    engine: str
+    host: str
+    port: int
+    credentials: Credentials | None = None
+    database: str = ""
 
 
 @dataclass(frozen=True)

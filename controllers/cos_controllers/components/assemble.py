@@ -17,9 +17,9 @@ from cos_controllers.components.base import (
     Blueprint,
     Context,
     Engine,
-    Login,
     Port,
 )
+from cos_controllers.credentials import Login
 from cos_controllers.hashing import digest
 from cos_controllers.images import image_of
 from cos_controllers.k8s import (

@@ -5,31 +5,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from cos_controllers.api.stack import CosStackSpec, EngineSpec
+from cos_controllers.credentials import Credentials, Login
 from cos_controllers.k8s import V1Container, V1Volume
-
-
-@dataclass(frozen=True)
-class Login:
-    """A user of an engine. The password never appears in a `repr`, log or message."""
-
-    username: str
-    password: str = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Credentials:
-    """The users of one instance: the operator's, the applications', and the kubelet probes'."""
-
-    admin: Login
-    app: Login
-    probe: Login
 
 
 @dataclass(frozen=True)
@@ -146,11 +128,3 @@ class Engine(Protocol):
 
     def render(self, context: Context) -> Blueprint:
         """The particular parts of one instance."""
-
-
-def derive_password(secret: bytes, purpose: str) -> str:
-    """A password of 40 hexadecimal digits (160 bits), the same for the same secret and purpose.
-
-    HMAC-SHA-256 (RFC 2104) keeps the passwords of different purposes independent of each other.
-    """
-    return hmac.new(secret, purpose.encode(), hashlib.sha256).hexdigest()[:40]

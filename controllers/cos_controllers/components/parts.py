@@ -37,16 +37,16 @@ def get(path: str, port: int) -> V1HTTPGetAction:
 
 
 def _probe(action: Action, *, period: int, timeout: int, failures: int, grace: int | None = None) -> V1Probe:
-    return V1Probe(
-        # The generated model silently ignores `exec` under its attribute's name, `var_exec`.
-        _exec=action if isinstance(action, V1ExecAction) else None,
-        http_get=action if isinstance(action, V1HTTPGetAction) else None,
+    probe = V1Probe(
         period_seconds=period,
         timeout_seconds=timeout,
         failure_threshold=failures,
         success_threshold=1,
         termination_grace_period_seconds=grace,
     )
+    # `exec` is a special case of the generated models: given to a constructor, it is silently dropped.
+    field = "var_exec" if isinstance(action, V1ExecAction) else "http_get"
+    return probe.model_copy(update={field: action})
 
 
 def startup_probe(action: Action, *, limit_seconds: int = 300) -> V1Probe:
@@ -66,7 +66,7 @@ def liveness_probe(action: Action) -> V1Probe:
 
 def pre_stop(*command: str) -> V1Lifecycle:
     """A command that kubelet runs before it asks the container to stop, within the pod's grace period."""
-    return V1Lifecycle(pre_stop=V1LifecycleHandler(_exec=run(*command)))
+    return V1Lifecycle(pre_stop=V1LifecycleHandler().model_copy(update={"var_exec": run(*command)}))
 
 
 def mount(volume: str, path: str, *, read_only: bool = True, sub_path: str | None = None) -> V1VolumeMount:

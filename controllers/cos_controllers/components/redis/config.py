@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 
 from cos_controllers.api.stack import RedisSpec
-from cos_controllers.components.base import Credentials, Login
 from cos_controllers.components.parts import lines, memory_limit_mib
+from cos_controllers.credentials import Credentials, Login
 
 #: Connections above `maxClients`: kubelet's probes, the operator's checks, and a person with redis-cli at night.
 RESERVED_CLIENTS = 10

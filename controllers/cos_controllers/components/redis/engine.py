@@ -14,7 +14,6 @@ from cos_controllers.components.base import (
     Accounts,
     Blueprint,
     Context,
-    Login,
     Port,
 )
 from cos_controllers.components.parts import (
@@ -27,6 +26,7 @@ from cos_controllers.components.parts import (
     startup_probe,
 )
 from cos_controllers.components.redis.config import PROBE_SCRIPT, redis_conf, users_acl
+from cos_controllers.credentials import Login
 from cos_controllers.k8s import V1Container, V1ContainerPort
 
 CONFIG_DIR = "/etc/cos/config"

@@ -1,0 +1,1 @@
+"""Protocol clients of the engines: is it serving, and make the application's account."""
