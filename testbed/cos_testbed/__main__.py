@@ -1,0 +1,3 @@
+from cos_testbed.cli import main
+
+main()

@@ -1,0 +1,233 @@
+"""`up`, `down` and `clean`: bring a machine from any state to the wanted one.
+
+Each step looks at what is there and adds or removes only what differs, so an interrupted command, a killed
+daemon or a reboot needs nothing but the same command again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from cos_testbed import addons, controlplane, images_infra, network, node, prereqs, registry, sysctls
+from cos_testbed.api import Api
+from cos_testbed.build import bin_dir, cache_dir, ensure_modules
+from cos_testbed.errors import PrerequisiteError, TestbedError
+from cos_testbed.instance import MAX_NODES, RUN_ROOT, STATE_ROOT, Instance, Node
+from cos_testbed.pins import GO_MODULES, PROGRAMS, GoModule
+from cos_testbed.process import output
+from cos_testbed.progress import Progress
+from cos_testbed.supervise import Supervisor
+
+CONTROL_PLANE_MODULES = tuple(m for m in GO_MODULES if m.name in ("kubernetes", "etcd"))
+CLUSTER_MODULES = tuple(m for m in GO_MODULES if m.name not in ("helm", "traefik"))
+# In the order in which `down` stops them, after the nodes.
+CONTROL_PLANE_DAEMONS = ("kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd", "registry")
+
+LOCK_TIMEOUT_SECONDS = 600.0
+ADDON_TIMEOUT_SECONDS = 180.0
+CONTAINER_GRACE_SECONDS = 8.0
+KUBELET_LOG_LINKS = Path("/var/log/containers")
+
+
+def up(instance: Instance, progress: Progress, *, nodes: int | None, control_plane_only: bool) -> None:
+    """Bring up the control plane and, unless only that is wanted, the nodes, the registry and the add-ons.
+
+    `nodes` None means as many as before, or one. Nodes that run stay when only the control plane is asked for.
+    """
+    count = _node_count(instance, nodes)
+    modules = CONTROL_PLANE_MODULES if control_plane_only else CLUSTER_MODULES
+    tools = prereqs.CONTROL_PLANE_TOOLS if control_plane_only else prereqs.NODE_TOOLS
+    prereqs.check(modules, tools, containers=not control_plane_only)
+    prereqs.install_tools(tools, progress)
+    ensure_modules(modules, progress)
+    programs = {name: bin_dir(module) / name for name, module in PROGRAMS.items()}
+    with locked(instance, progress):
+        network.check_subnet(instance)
+        # Binaries of an older pin may still run from here; the record says who owns the host's settings.
+        sysctls.acquire(instance)
+        for directory in (instance.state, instance.run):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        supervisor = Supervisor(instance)
+        with progress.step("Control plane"):
+            network.ensure_bridge(instance)
+            controlplane.start(instance, supervisor, programs, scheduler=not control_plane_only)
+        if control_plane_only:
+            return
+        with progress.step("Registry"):
+            registry.start(instance, supervisor, programs["registry"])
+        images_infra.ensure_archives(progress)
+        instance.record_nodes(count)
+        members = instance.nodes(count)
+        for member in members:
+            with progress.step(f"Node {member.name}"):
+                node.start(member, members, supervisor, programs)
+                node.wait_ready(member, supervisor)
+        network.ensure_service_route(members[0])
+        with progress.step("Cluster DNS and volumes"):
+            addons.apply(programs["kubectl"], instance, addons.manifests(instance, members))
+            _wait_for_addons(instance, supervisor)
+
+
+def down(instance: Instance, progress: Progress) -> None:
+    """Stop everything and leave nothing of it on the machine but the state directory."""
+    _require_root()
+    with locked(instance, progress):
+        supervisor = Supervisor(instance)
+        for member in _known_nodes(instance):
+            with progress.step(f"Stopping node {member.name}"):
+                _stop_node(member, supervisor)
+        with progress.step("Stopping the control plane"):
+            supervisor.stop_all(CONTROL_PLANE_DAEMONS)
+            supervisor.stop_all(supervisor.names())
+            # Whoever is left: shims, and daemons whose start was interrupted.
+            supervisor.hierarchies.kill_all(instance.cgroup)
+        with progress.step("Removing mounts, network and cgroups"):
+            for member in _known_nodes(instance):
+                network.remove_node(member)
+            for path in (instance.state, instance.run):
+                unmount_below(path)
+            network.remove_bridge(instance)
+            supervisor.hierarchies.remove(instance.cgroup)
+            remove_log_links(instance)
+            sysctls.release(instance)
+            shutil.rmtree(instance.run, ignore_errors=True)
+    _lock_path(instance).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        RUN_ROOT.rmdir()
+
+
+def clean(instance: Instance, progress: Progress, *, cache: bool) -> None:
+    """`down`, then delete all state of the instance; with `cache` also what was built for all instances."""
+    down(instance, progress)
+    with progress.step(f"Deleting {instance.state}"):
+        shutil.rmtree(instance.state, ignore_errors=False) if instance.state.exists() else None
+        with contextlib.suppress(OSError):
+            STATE_ROOT.rmdir()
+    if cache and cache_dir().exists():
+        with progress.step(f"Deleting {cache_dir()}"):
+            shutil.rmtree(cache_dir())
+
+
+def build(progress: Progress, modules: Sequence[GoModule] = GO_MODULES) -> None:
+    """Build every pinned program, changing nothing else."""
+    prereqs.check(modules, {}, containers=False)
+    ensure_modules(modules, progress)
+
+
+def unmount_below(directory: Path) -> None:
+    """Unmount everything in a directory, the innermost first; raises TestbedError if something stays."""
+    for _ in range(3):
+        points = mounts_below(directory, Path("/proc/self/mountinfo").read_text())
+        if not points:
+            return
+        for point in points:
+            output(["umount", str(point)], check=False)
+    for point in mounts_below(directory, Path("/proc/self/mountinfo").read_text()):
+        output(["umount", "--lazy", str(point)])
+
+
+def mounts_below(directory: Path, mountinfo: str) -> list[Path]:
+    """Mount points in a directory, last mounted first."""
+    points = [Path(_unescape(line.split()[4])) for line in mountinfo.splitlines()]
+    return [point for point in reversed(points) if point.is_relative_to(directory)]
+
+
+def remove_log_links(instance: Instance) -> None:
+    """kubelet links every container's log from one fixed folder of the host; ours point into our state."""
+    if not KUBELET_LOG_LINKS.is_dir():
+        return
+    for link in KUBELET_LOG_LINKS.iterdir():
+        if link.is_symlink() and Path(os.readlink(link)).is_relative_to(instance.state):
+            link.unlink()
+    with contextlib.suppress(OSError):
+        KUBELET_LOG_LINKS.rmdir()
+
+
+@contextmanager
+def locked(instance: Instance, progress: Progress) -> Iterator[None]:
+    """One command at a time changes an instance; the kernel frees the lock when its holder dies."""
+    RUN_ROOT.mkdir(parents=True, exist_ok=True)
+    with _lock_path(instance).open("a") as f:
+        deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
+        told = False
+        while True:
+            try:
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TestbedError(
+                        f"another command has held {_lock_path(instance)} for {LOCK_TIMEOUT_SECONDS:.0f} s"
+                    ) from None
+                if not told:
+                    progress.info("Waiting for another testbed command to end")
+                    told = True
+                time.sleep(0.2)
+        yield
+
+
+def _lock_path(instance: Instance) -> Path:
+    return RUN_ROOT / f"{instance.index}.lock"
+
+
+def _node_count(instance: Instance, wanted: int | None) -> int:
+    have = len(instance.recorded_nodes)
+    count = wanted if wanted is not None else max(have, 1)
+    if not 1 <= count <= MAX_NODES:
+        raise PrerequisiteError(f"the number of nodes must be from 1 to {MAX_NODES}, not {count}")
+    if count < have:
+        raise PrerequisiteError(f"this testbed has {have} nodes; to make it smaller, run 'clean' first")
+    return count
+
+
+def _known_nodes(instance: Instance) -> tuple[Node, ...]:
+    """Nodes of which anything may exist: recorded, or started by an `up` that did not get that far."""
+    recorded = instance.recorded_nodes
+    every = instance.nodes(MAX_NODES)
+    return tuple(n for n in every if n in recorded or n.run.exists())
+
+
+def _stop_node(member: Node, supervisor: Supervisor) -> None:
+    """kubelet first, so that it restarts nothing; then the containers, gently at first; then containerd."""
+    kubelet, proxy, containerd = node.daemon_names(member)
+    supervisor.stop_all([kubelet, proxy])
+    groups = supervisor.hierarchies
+    groups.signal_all(member.cgroup, signal.SIGTERM)
+    deadline = time.monotonic() + CONTAINER_GRACE_SECONDS
+    while groups.processes(member.cgroup) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    groups.kill_all(member.cgroup)
+    supervisor.stop(containerd)
+
+
+def _wait_for_addons(instance: Instance, supervisor: Supervisor) -> None:
+    api = Api(instance)
+    for namespace, name in addons.DEPLOYMENTS:
+        deadline = time.monotonic() + ADDON_TIMEOUT_SECONDS
+        while not api.deployment_is_available(namespace, name):
+            if time.monotonic() > deadline:
+                raise TestbedError(
+                    f"Deployment {namespace}/{name} is not available after {ADDON_TIMEOUT_SECONDS:.0f} s: "
+                    f"see 'kubectl -n {namespace} describe pods'",
+                    log=supervisor.log("node-0-kubelet"),
+                )
+            time.sleep(0.2)
+
+
+def _require_root() -> None:
+    if os.geteuid() != 0:
+        raise PrerequisiteError(
+            "the testbed's processes and namespaces belong to root: run it as root (sudo)"
+        )
+
+
+def _unescape(path: str) -> str:
+    return path.encode().decode("unicode_escape")

@@ -1,0 +1,57 @@
+"""The local image registry: a process on the host, plain HTTP on the bridge.
+
+Nodes know it as `testbed.local:5000` (containerd's hosts.toml), so that nobody takes its images for official.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+from pathlib import Path
+
+from cos_testbed.controlplane import write_if_changed
+from cos_testbed.instance import REGISTRY_PORT, Instance
+from cos_testbed.supervise import Daemon, Supervisor
+
+START_TIMEOUT_SECONDS = 30.0
+
+
+def daemon(instance: Instance, program: Path) -> Daemon:
+    config = instance.state / "registry.yaml"
+    write_if_changed(config, render_config(instance))
+    return Daemon("registry", (str(program), "serve", str(config)), inputs=(config,))
+
+
+def render_config(instance: Instance) -> str:
+    """YAML (as JSON) for the distribution registry; deletion is on so that tests can make an image vanish."""
+    return json.dumps(
+        {
+            "version": 0.1,
+            "log": {"level": "warn", "accesslog": {"disabled": True}},
+            "storage": {
+                "filesystem": {"rootdirectory": str(instance.state / "registry")},
+                "delete": {"enabled": True},
+                "maintenance": {"uploadpurging": {"enabled": False}},
+            },
+            "http": {"addr": instance.registry},
+        },
+        indent=2,
+    )
+
+
+def start(instance: Instance, supervisor: Supervisor, program: Path) -> None:
+    """Start the registry unless it runs, and wait until it answers."""
+    ours = daemon(instance, program)
+    supervisor.ensure(ours)
+    supervisor.wait(ours.name, lambda: _answers(instance), START_TIMEOUT_SECONDS)
+
+
+def _answers(instance: Instance) -> bool:
+    connection = http.client.HTTPConnection(str(instance.host_address), REGISTRY_PORT, timeout=2.0)
+    try:
+        connection.request("GET", "/v2/")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
