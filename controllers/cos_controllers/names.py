@@ -32,6 +32,11 @@ def child_name(stack: str, component: str) -> str:
     return f"{stack}-{component}"
 
 
+def seed_secret(stack: str) -> str:
+    """Secret with the random seed from which a stack's generated passwords derive."""
+    return f"{stack}-seed"
+
+
 def admin_secret(instance: str) -> str:
     """Secret with the operator's own credentials for an instance."""
     return f"{instance}-admin"

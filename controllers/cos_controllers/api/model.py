@@ -11,7 +11,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
-from pydantic.alias_generators import to_camel
+
+
+def to_camel(name: str) -> str:
+    """``auth_secret_ref`` → ``authSecretRef``; a digit starts no word (``neo4j`` stays)."""
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
 
 
 @dataclass(frozen=True)

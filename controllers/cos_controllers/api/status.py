@@ -56,6 +56,8 @@ class Reason(StrEnum):
     """The engine ends again and again: see its log."""
     CONTAINER_FAILED = "ContainerFailed"
     """The container cannot be started: see the message of kubelet."""
+    POD_REFUSED = "PodRefused"
+    """The pod cannot be created: admission (Pod Security, quota, a webhook) refuses it."""
     VOLUME_PENDING = "VolumePending"
     """The volume is not bound: check storageClassName and the provisioner."""
     SHRINK_REFUSED = "ShrinkRefused"

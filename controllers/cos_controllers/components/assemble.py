@@ -81,15 +81,21 @@ class Instance:
     files_hash: str
 
 
-def assemble(engine: Engine, context: Context, owner: V1OwnerReference, storage_size: str = "") -> Instance:
-    """Render all objects of one instance. `storage_size` is the size of its data volume ("" without data)."""
+def assemble(
+    engine: Engine, context: Context, owner: V1OwnerReference, storage_size: str = "", seed: str = ""
+) -> Instance:
+    """Render all objects of one instance.
+
+    `storage_size` is the size of its data volume ("" without data). `seed` is kept beside the administrator's
+    credentials, so that the loss of the stack's seed Secret is no loss.
+    """
     blueprint = engine.render(context)
     parts = _Assembly(engine, context, owner, blueprint)
     reloaded = {name: text for name, text in blueprint.config.items() if name in blueprint.reloaded}
     objects: list[V1Secret | V1ConfigMap | V1PersistentVolumeClaim | V1Service | V1PodDisruptionBudget] = []
     if context.credentials:
         objects += [
-            parts.credentials(admin_secret(context.name), context.credentials.admin),
+            parts.credentials(admin_secret(context.name), context.credentials.admin, {"seed": seed}),
             parts.credentials(app_secret(context.name), context.credentials.app),
         ]
     if blueprint.config:
@@ -170,13 +176,13 @@ class _Assembly:
             owner_references=None if kept else [self._owner],
         )
 
-    def credentials(self, name: str, login: Login) -> V1Secret:
+    def credentials(self, name: str, login: Login, more: Mapping[str, str] | None = None) -> V1Secret:
         return V1Secret(
             api_version="v1",
             kind="Secret",
             metadata=self._meta(name, data=True),
             type=f"servicebinding.io/{self._engine.kind}",
-            data=encoded(binding(self._engine, self._context, login)),
+            data=encoded(binding(self._engine, self._context, login) | dict(more or {})),
         )
 
     def config(self) -> V1ConfigMap:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+from typing import cast
+
 from redis import exceptions
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -33,7 +36,7 @@ class RedisClient:
         assert target.credentials  # noqa: S101 - Redis has accounts
         try:
             async with _client(target, target.credentials.app, CHECK_SECONDS / 2) as client:
-                await client.ping()
+                await cast("Awaitable[bool]", client.ping())
         except exceptions.AuthenticationError as error:
             return CheckResult(Outcome.CREDENTIALS_REFUSED, str(error))
         except exceptions.MaxConnectionsError as error:

@@ -1,0 +1,1 @@
+"""The API as pydantic models: the one source of schema, documentation, defaults and validation."""

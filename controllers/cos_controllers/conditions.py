@@ -1,0 +1,181 @@
+"""The status of a stack from its components' assessments. Times move only when a value does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from cos_controllers.api.stack import CosStack
+from cos_controllers.api.status import (
+    Binding,
+    ComponentStatus,
+    Condition,
+    ConditionStatus,
+    ConditionType,
+    CosStackStatus,
+    Reason,
+    RetainedVolume,
+)
+from cos_controllers.diagnose import TRANSIENT, Assessment
+from cos_controllers.names import app_secret
+from cos_controllers.resolve import Wanted
+
+
+def timestamp(moment: datetime) -> str:
+    """RFC 3339 in UTC, in whole seconds, as Kubernetes writes times."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def previous_row(stack: CosStack, component: str) -> ComponentStatus | None:
+    """The component's row in the stored status."""
+    return next((row for row in stack.status.components if row.name == component), None)
+
+
+def build_status(
+    stack: CosStack,
+    assessments: Sequence[tuple[Wanted, Assessment]],
+    retained: Sequence[RetainedVolume],
+    now: datetime,
+) -> CosStackStatus:
+    """Rows, conditions and summary of a stack whose spec was understood."""
+    ready = sum(assessment.ready for _, assessment in assessments)
+    return CosStackStatus(
+        observed_generation=stack.metadata.generation,
+        summary=f"{ready}/{len(assessments)}",
+        conditions=_conditions(stack, {w.component: a for w, a in assessments}, now),
+        components=[_row(stack, wanted, assessment, now) for wanted, assessment in assessments],
+        retained=sorted(retained, key=lambda volume: volume.claim),
+    )
+
+
+def refused_status(stack: CosStack, reason: Reason, message: str, now: datetime) -> CosStackStatus:
+    """The stored status with one thing to say: the spec, or what it leads to, is refused."""
+    verdicts = {
+        ConditionType.READY: (ConditionStatus.FALSE, reason, message),
+        ConditionType.RECONCILING: (ConditionStatus.FALSE, reason, ""),
+        ConditionType.STALLED: (ConditionStatus.TRUE, reason, message),
+    }
+    return with_verdicts(stack, stack.status, verdicts, now)
+
+
+def with_refusals(
+    stack: CosStack, status: CosStackStatus, refusals: Mapping[str, str], now: datetime
+) -> CosStackStatus:
+    """`status` with what the API server refused, a message by component ("" for the stack's own objects)."""
+    if not refusals:
+        return status
+    rows = [
+        row.model_copy(
+            update={"ready": False, "reason": Reason.APPLY_REFUSED.value, "message": refusals[row.name]}
+            | {"since": _since(stack, row.name, Reason.APPLY_REFUSED, now)}
+        )
+        if row.name in refusals
+        else row
+        for row in status.components
+    ]
+    text = "; ".join(f"{name}: {message}" if name else message for name, message in refusals.items())
+    verdicts = {
+        ConditionType.READY: (ConditionStatus.FALSE, Reason.APPLY_REFUSED, text),
+        ConditionType.STALLED: (ConditionStatus.TRUE, Reason.APPLY_REFUSED, text),
+    }
+    summary = f"{sum(row.ready for row in rows)}/{len(rows)}"
+    return with_verdicts(
+        stack, status.model_copy(update={"components": rows, "summary": summary}), verdicts, now
+    )
+
+
+def unknown_status(stack: CosStack, message: str, now: datetime) -> CosStackStatus:
+    """The stored status when the cluster could not be read: silence is Unknown."""
+    verdicts = {
+        kind: (ConditionStatus.UNKNOWN, Reason.API_UNAVAILABLE, message)
+        for kind in (ConditionType.READY, ConditionType.AVAILABLE)
+    }
+    return with_verdicts(stack, stack.status, verdicts, now)
+
+
+Verdicts = Mapping[ConditionType, tuple[ConditionStatus, Reason, str]]
+
+
+def with_verdicts(
+    stack: CosStack, status: CosStackStatus, verdicts: Verdicts, now: datetime
+) -> CosStackStatus:
+    """`status` with the given conditions in place of those of the same type."""
+    kept = [condition for condition in status.conditions if condition.type not in set(verdicts)]
+    made = [_condition(stack, kind, *verdict, now) for kind, verdict in verdicts.items()]
+    return status.model_copy(
+        update={
+            "observed_generation": stack.metadata.generation,
+            "conditions": sorted([*kept, *made], key=lambda condition: condition.type),
+        }
+    )
+
+
+def _condition(
+    stack: CosStack,
+    kind: ConditionType,
+    status: ConditionStatus,
+    reason: Reason,
+    message: str,
+    now: datetime,
+) -> Condition:
+    before = next((item for item in stack.status.conditions if item.type == kind), None)
+    unchanged = before is not None and before.status is status
+    return Condition(
+        type=kind.value,
+        status=status,
+        reason=reason.value,
+        message=message,
+        observed_generation=stack.metadata.generation,
+        last_transition_time=before.last_transition_time if before and unchanged else timestamp(now),
+    )
+
+
+def _conditions(stack: CosStack, found: Mapping[str, Assessment], now: datetime) -> list[Condition]:
+    def verdict(bad: Mapping[str, Assessment], *, when_bad: bool) -> tuple[ConditionStatus, Reason, str]:
+        if not bad:
+            status = ConditionStatus.FALSE if when_bad else ConditionStatus.TRUE
+            return status, Reason.SERVING, ""
+        text = "; ".join(f"{name}: {a.message or a.reason.value}" for name, a in bad.items())
+        status = ConditionStatus.TRUE if when_bad else ConditionStatus.FALSE
+        return status, next(iter(bad.values())).reason, text
+
+    moving = {name: a for name, a in found.items() if a.reason in TRANSIENT}
+    stalled = {name: a for name, a in found.items() if a.stalled}
+    verdicts: dict[ConditionType, tuple[ConditionStatus, Reason, str]] = {
+        ConditionType.AVAILABLE: verdict({n: a for n, a in found.items() if not a.serving}, when_bad=False),
+        # What a person must act on is named before what goes on by itself.
+        ConditionType.READY: verdict(
+            stalled | {n: a for n, a in found.items() if not a.ready}, when_bad=False
+        ),
+        ConditionType.RECONCILING: verdict(moving, when_bad=True),
+        ConditionType.STALLED: verdict(stalled, when_bad=True),
+    }
+    if stack.spec.paused:
+        verdicts[ConditionType.RECONCILING] = (
+            ConditionStatus.FALSE,
+            Reason.PAUSED,
+            "spec.paused stops all changes; set it to false to resume",
+        )
+    return [_condition(stack, kind, *verdicts[kind], now) for kind in sorted(verdicts)]
+
+
+def _row(stack: CosStack, wanted: Wanted, assessment: Assessment, now: datetime) -> ComponentStatus:
+    return ComponentStatus(
+        name=wanted.component,
+        ready=assessment.ready,
+        version=wanted.spec.version,
+        endpoint=f"{wanted.name}.{stack.metadata.namespace}.svc:{wanted.engine.ports[0].number}",
+        binding=Binding(name=app_secret(wanted.name)) if wanted.engine.accounts else None,
+        desired_revision=wanted.instance.template_hash if wanted.instance else None,
+        effective_revision=assessment.effective_revision,
+        reason=assessment.reason.value,
+        message=assessment.message,
+        since=_since(stack, wanted.component, assessment.reason, now),
+    )
+
+
+def _since(stack: CosStack, component: str, reason: Reason, now: datetime) -> str:
+    before = previous_row(stack, component)
+    if before and before.since and before.reason == reason.value:
+        return before.since
+    return timestamp(now)

@@ -1,0 +1,195 @@
+"""How one component is, from what was observed: a reason from the list and a sentence for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cos_controllers.api.status import Reason
+from cos_controllers.k8s import Manifest
+from cos_controllers.names import ANNOTATION_TEMPLATE, LABEL_STACK_COMPONENT
+from cos_controllers.observation import CheckResult, Outcome, Ref, Snapshot
+from cos_controllers.resolve import Wanted
+
+#: Something is under way and will go on by itself.
+TRANSIENT = frozenset(
+    {Reason.CREATING, Reason.STARTING, Reason.RESTARTING, Reason.PROVISIONING, Reason.WAITING}
+)
+#: The component serves although it is not (yet) what the spec asks for.
+_SERVING_ANYWAY = frozenset({Reason.SERVING, Reason.WAITING, Reason.SHRINK_REFUSED})
+
+_PULL = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+_CANNOT_START = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+
+_BY_OUTCOME = {
+    Outcome.SERVING: Reason.SERVING,
+    Outcome.READ_ONLY: Reason.READ_ONLY,
+    Outcome.CREDENTIALS_REFUSED: Reason.PROVISIONING,
+    Outcome.NOT_ANSWERING: Reason.NOT_ANSWERING,
+}
+
+#: Messages go into status and Events; an engine's own words are cut to this length.
+_MESSAGE_LIMIT = 400
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """How a component is. `serving`: applications are served; `ready`: and by what the spec asks for."""
+
+    reason: Reason
+    message: str = ""
+    effective_revision: str | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the component serves what the spec asks for."""
+        return self.reason is Reason.SERVING
+
+    @property
+    def serving(self) -> bool:
+        """Whether the component serves, perhaps with an earlier configuration."""
+        return self.reason in _SERVING_ANYWAY
+
+    @property
+    def stalled(self) -> bool:
+        """Whether a person has to look."""
+        return self.reason not in TRANSIENT and not self.ready and self.reason is not Reason.NOT_ANSWERING
+
+
+def pods_of(component: str, snapshot: Snapshot) -> list[Manifest]:
+    """The component's pods that are not being deleted, newest last."""
+    pods = [
+        obj
+        for ref, obj in snapshot.objects.items()
+        if ref.kind == "Pod"
+        and (obj["metadata"].get("labels") or {}).get(LABEL_STACK_COMPONENT) == component
+        and not obj["metadata"].get("deletionTimestamp")
+    ]
+    return sorted(
+        pods, key=lambda pod: (pod["metadata"].get("creationTimestamp") or "", pod["metadata"]["name"])
+    )
+
+
+def is_pod_ready(pod: Manifest) -> bool:
+    """Whether kubelet's readiness holds."""
+    return _condition(pod, "Ready").get("status") == "True"
+
+
+def template_of(pod: Manifest) -> str | None:
+    """Hash of the pod template that a pod was made from."""
+    found: str | None = (pod["metadata"].get("annotations") or {}).get(ANNOTATION_TEMPLATE)
+    return found
+
+
+def workload_ref(wanted: Wanted) -> Ref:
+    """The StatefulSet or Deployment of a component."""
+    kinds = [obj["kind"] for obj in wanted.instance.objects] if wanted.instance else []
+    return Ref("Deployment" if "Deployment" in kinds else "StatefulSet", wanted.name)
+
+
+def assess(wanted: Wanted, snapshot: Snapshot) -> Assessment:
+    """Judge one component. The most telling fact comes first: what blocks, then storage, pod, engine."""
+    pods = pods_of(wanted.component, snapshot)
+    effective = template_of(pods[0]) if pods else None
+    if wanted.blocker or not wanted.instance:
+        problem = wanted.blocker
+        return Assessment(
+            problem.reason if problem else Reason.CREATING, problem.message if problem else "", effective
+        )
+    found = _obstacle(wanted, snapshot, pods)
+    if found is None:
+        found = _by_check(wanted, snapshot.checks.get(wanted.component))
+    if found.reason is Reason.SERVING:
+        found = _short_of_spec(wanted, snapshot, pods) or found
+    return Assessment(found.reason, found.message[:_MESSAGE_LIMIT], effective)
+
+
+def _condition(obj: Manifest, kind: str) -> dict[str, Any]:
+    for condition in (obj.get("status") or {}).get("conditions") or ():
+        if condition.get("type") == kind:
+            return dict(condition)
+    return {}
+
+
+def _obstacle(wanted: Wanted, snapshot: Snapshot, pods: Sequence[Manifest]) -> Assessment | None:
+    """What keeps the component's pods from being ready; None if one is."""
+    ref = workload_ref(wanted)
+    workload = snapshot.objects.get(ref)
+    if workload is None:
+        return Assessment(Reason.CREATING, f"{ref.kind} {ref.name} is being created")
+    if any(is_pod_ready(pod) for pod in pods):
+        return None
+    if volume := _volume_obstacle(wanted, snapshot):
+        return volume
+    if not pods:
+        refused = snapshot.warnings.get(ref) or _condition(workload, "ReplicaFailure").get("message")
+        if refused:
+            return Assessment(Reason.POD_REFUSED, refused)
+        return Assessment(Reason.STARTING, "the pod is being created")
+    return _pod_obstacle(pods[-1])
+
+
+def _volume_obstacle(wanted: Wanted, snapshot: Snapshot) -> Assessment | None:
+    ref = Ref("PersistentVolumeClaim", wanted.claim)
+    claim = snapshot.objects.get(ref)
+    if claim is None or (claim.get("status") or {}).get("phase") == "Bound":
+        return None
+    warning = snapshot.warnings.get(ref)
+    return Assessment(Reason.VOLUME_PENDING, f"volume {wanted.claim}: {warning}") if warning else None
+
+
+def _pod_obstacle(pod: Manifest) -> Assessment:
+    name = pod["metadata"]["name"]
+    scheduled = _condition(pod, "PodScheduled")
+    if scheduled.get("status") == "False":
+        return Assessment(Reason.UNSCHEDULABLE, f"pod {name}: {scheduled.get('message', 'not scheduled')}")
+    for status in _container_statuses(pod):
+        waiting = (status.get("state") or {}).get("waiting") or {}
+        why = waiting.get("reason", "")
+        text = f"pod {name}, container {status.get('name')}: {waiting.get('message') or why}"
+        if why in _PULL:
+            return Assessment(Reason.IMAGE_PULL_FAILED, text)
+        if why in _CANNOT_START:
+            return Assessment(Reason.CONTAINER_FAILED, text)
+        if why == "CrashLoopBackOff":
+            return Assessment(Reason.CRASH_LOOPING, f"pod {name}: {_last_end(status)}")
+    return Assessment(Reason.STARTING, f"pod {name} is not ready yet")
+
+
+def _container_statuses(pod: Manifest) -> Iterator[dict[str, Any]]:
+    status = pod.get("status") or {}
+    yield from status.get("initContainerStatuses") or ()
+    yield from status.get("containerStatuses") or ()
+
+
+def _last_end(status: dict[str, Any]) -> str:
+    last = (status.get("lastState") or {}).get("terminated") or {}
+    how = f"container {status.get('name')} ended with exit code {last.get('exitCode', 'unknown')}"
+    return f"{how}: {last['message'].strip()}" if last.get("message") else f"{how}; see its log"
+
+
+def _by_check(wanted: Wanted, check: CheckResult | None) -> Assessment:
+    if check is None:
+        return Assessment(Reason.STARTING, "the pod is ready; the first check is due")
+    reason = _BY_OUTCOME[check.outcome]
+    if reason is Reason.PROVISIONING:
+        return Assessment(reason, "the application's account is being made")
+    return Assessment(reason, check.message)
+
+
+def _short_of_spec(wanted: Wanted, snapshot: Snapshot, pods: Sequence[Manifest]) -> Assessment | None:
+    """Why a component that serves is not yet what the spec asks for."""
+    assert wanted.instance  # noqa: S101 - `assess` returns before, without one
+    if wanted.shortfall:
+        return Assessment(wanted.shortfall.reason, wanted.shortfall.message)
+    if any(template_of(pod) != wanted.instance.template_hash for pod in pods):
+        return Assessment(Reason.WAITING, "a change waits for its turn to replace the pod")
+    ref = workload_ref(wanted)
+    if ref.kind == "Deployment":
+        live = snapshot.objects[ref]
+        status, replicas = live.get("status") or {}, (live.get("spec") or {}).get("replicas", 1)
+        if status.get("availableReplicas", 0) < replicas or status.get("updatedReplicas", 0) < replicas:
+            available = status.get("availableReplicas", 0)
+            return Assessment(Reason.WAITING, f"{available} of {replicas} pods are available")
+    return None
