@@ -1,0 +1,380 @@
+"""The Kubernetes API as the operator uses it: JSON objects, server-side apply, finite timeouts, typed errors.
+
+The one module of the shell that imports the Kubernetes client. Errors, see `kube_errors`:
+
+    KubeError
+    ├── CredentialsError, Unauthorized, NotFound
+    ├── Forbidden → NamespaceTerminating
+    ├── Conflict → AlreadyExists, PreconditionFailed
+    ├── Invalid                 permanent
+    └── Unavailable             transport error, timeout, 429, 5xx; carries `retry_after`
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import aiohttp
+from kubernetes.aio import config as kube_config
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.config.incluster_config import SERVICE_HOST_ENV_NAME, SERVICE_TOKEN_FILENAME
+
+from cos_controllers.k8s import Manifest
+from cos_controllers.names import MANAGER
+from cos_operator import metrics
+from cos_operator.kube_errors import (
+    AlreadyExists,
+    Conflict,
+    CredentialsError,
+    FieldConflict,
+    Forbidden,
+    Invalid,
+    KubeError,
+    NamespaceTerminating,
+    NotFound,
+    PreconditionFailed,
+    Request,
+    Unauthorized,
+    Unavailable,
+    error_from,
+)
+from cos_operator.kube_kinds import KINDS, Kind, collection_path, object_path
+
+__all__ = [
+    "KINDS",
+    "READ_TIMEOUT",
+    "WRITE_TIMEOUT",
+    "AlreadyExists",
+    "Conflict",
+    "CredentialsError",
+    "Endpoint",
+    "FieldConflict",
+    "Forbidden",
+    "Invalid",
+    "Kind",
+    "Kube",
+    "KubeError",
+    "NamespaceTerminating",
+    "NotFound",
+    "PreconditionFailed",
+    "Request",
+    "Unauthorized",
+    "Unavailable",
+]
+
+#: Seconds for a read. Large lists are paged, so that this is the time of one page.
+READ_TIMEOUT = 10.0
+#: Seconds for a write. Shorter than the lease's duration less its renew deadline, so that no write of a
+#: former leader is still on its way when the next one starts.
+WRITE_TIMEOUT = 4.0
+#: Connections to the API server; more requests than this wait for one (within their timeout).
+_MAX_CONNECTIONS = 32
+_PAGE_SIZE = 500
+#: Seconds between two re-readings of refused credentials.
+_RELOGIN_INTERVAL = 10.0
+
+_Query = tuple[tuple[str, str], ...]
+_Manifests = list[Manifest]
+Propagation = Literal["Background", "Orphan", "Foreground"]
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """What another HTTP client needs to speak to the same API server with the same credentials.
+
+    `authorization` returns the value of the header for one request, re-read as needed; None where a client
+    certificate is the credential.
+    """
+
+    server: str
+    tls: ssl.SSLContext
+    proxy: str | None
+    tls_server_name: str | None
+    authorization: Callable[[], Awaitable[str | None]]
+
+
+@dataclass(frozen=True)
+class _Http:
+    """The HTTP form of a request."""
+
+    method: str
+    path: str
+    query: _Query = ()
+    body: Manifest | None = None
+    content_type: str = "application/json"
+    accept: str = "application/json"
+
+
+class Kube:
+    """Client of one API server: ``async with Kube.connect() as kube``.
+
+    Objects are JSON data with `apiVersion` and `kind`; nothing is cached. `write_guard` is called before each
+    write of anything but a Lease and raises to prevent it.
+    """
+
+    def __init__(
+        self, kubeconfig: str | None, context: str | None, read_timeout: float, write_timeout: float
+    ) -> None:
+        self._kubeconfig = kubeconfig
+        self._context = context
+        self._read_timeout = read_timeout
+        self.write_timeout = write_timeout
+        self.write_guard: Callable[[], None] | None = None
+        self._api: ApiClient | None = None
+        self._logged_in_at = 0.0
+
+    @classmethod
+    def connect(
+        cls,
+        kubeconfig: str | None = None,
+        context: str | None = None,
+        *,
+        read_timeout: float = READ_TIMEOUT,
+        write_timeout: float = WRITE_TIMEOUT,
+    ) -> Self:
+        """A client that opens on ``async with``, without a request. Timeouts are seconds.
+
+        Credentials: `kubeconfig`, a path (`context` or its current one); without it the pod's service account,
+        if there is one; else $KUBECONFIG or ~/.kube/config. Tokens are re-read. Entering raises
+        `CredentialsError`.
+        """
+        return cls(kubeconfig, context, read_timeout, write_timeout)
+
+    async def __aenter__(self) -> Self:
+        configuration = await self._load_configuration()
+        configuration.connection_pool_maxsize = _MAX_CONNECTIONS
+        # Proxies come from the kubeconfig alone: a proxy variable for something else must not capture this.
+        configuration.client_session_kwargs = {"trust_env": False}
+        try:
+            self._api = ApiClient(configuration)
+        except (OSError, ValueError) as error:
+            raise CredentialsError(Request("use", "credentials"), str(error)) from error
+        self._api.user_agent = f"{MANAGER}/{version('cos-operator')}"
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self._client.close()  # type: ignore[no-untyped-call]
+        self._api = None
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Address and credentials, for another client in the same event loop."""
+        configuration = self._client.configuration
+
+        async def authorization() -> str | None:
+            value = await configuration.get_api_key_with_prefix("BearerToken")
+            return str(value) if value else None
+
+        return Endpoint(
+            server=configuration.host.rstrip("/"),
+            tls=self._client.rest_client.ssl_context,
+            proxy=configuration.proxy,
+            tls_server_name=configuration.tls_server_name,
+            authorization=authorization,
+        )
+
+    async def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
+        """The object, or None if it does not exist. `namespace` is "" for kinds without one."""
+        request = Request("get", kind, namespace, name)
+        try:
+            return await self._call(request, _Http("GET", object_path(request)))
+        except NotFound:
+            return None
+
+    async def list(
+        self, kind: str, namespace: str | None, label_selector: str = "", field_selector: str = ""
+    ) -> _Manifests:
+        """All objects as of now (a consistent read), of one namespace or, with None, of all.
+
+        Raises `NotFound` if the API server does not serve the kind.
+        """
+        request = Request("list", kind, namespace or "")
+        selectors = (("labelSelector", label_selector), ("fieldSelector", field_selector))
+        query = (("limit", str(_PAGE_SIZE)), *((key, value) for key, value in selectors if value))
+        try:
+            return await self._pages(request, query)
+        except KubeError as error:
+            if error.code != 410:
+                raise
+            # The snapshot behind the continue token has expired: begin again, once.
+            return await self._pages(request, query)
+
+    async def served(self, kind: str, namespace: str | None) -> bool:
+        """Whether the API server serves the kind: if not, its CustomResourceDefinition is missing."""
+        request = Request("list", kind, namespace or "")
+        try:
+            await self._call(request, _Http("GET", collection_path(request), (("limit", "1"),)))
+        except NotFound:
+            return False
+        return True
+
+    async def ping(self) -> None:
+        """Ask the API server whether it is ready, and raise why it is not."""
+        await self._call(Request("get", "readyz"), _Http("GET", "/readyz", accept="*/*"))
+
+    async def apply(
+        self, obj: Manifest, *, force: bool, subresource: str = "", precondition_uid: str | None = None
+    ) -> Manifest:
+        """Server-side apply as field manager `MANAGER`; returns the live object.
+
+        `obj` holds the fields that we own, all of them and no nulls. Without `force`, fields that others own
+        with another value raise `Conflict` with manager and field. With `precondition_uid` the object must
+        exist with that UID, else `PreconditionFailed`; the API server does not check it for subresources.
+        """
+        if precondition_uid is not None:
+            if subresource:
+                raise ValueError("the API server checks no UID for subresources")
+            obj = {**obj, "metadata": {**obj["metadata"], "uid": precondition_uid}}
+        request = _request_of("apply", obj)
+        query = (("fieldManager", MANAGER), ("force", str(force).lower()))
+        path = object_path(request, subresource)
+        return await self._write(request, _Http("PATCH", path, query, obj, "application/apply-patch+yaml"))
+
+    async def create(self, obj: Manifest) -> Manifest:
+        """Create the object (`AlreadyExists` if there is one); `metadata.generateName` works."""
+        request = _request_of("create", obj)
+        http = _Http("POST", collection_path(request), (("fieldManager", MANAGER),), obj)
+        return await self._write(request, http)
+
+    async def replace(self, obj: Manifest) -> Manifest:
+        """Replace the whole object. With `metadata.resourceVersion`, `Conflict` if it has changed since."""
+        request = _request_of("replace", obj)
+        return await self._write(
+            request, _Http("PUT", object_path(request), (("fieldManager", MANAGER),), obj)
+        )
+
+    async def delete(
+        self,
+        kind: str,
+        namespace: str,
+        name: str,
+        *,
+        uid: str | None = None,
+        propagation: Propagation = "Background",
+    ) -> None:
+        """Delete the object; one that is gone is fine. `PreconditionFailed` if its UID is not `uid`."""
+        request = Request("delete", kind, namespace, name)
+        options: Manifest = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
+        if uid is not None:
+            options["preconditions"] = {"uid": uid}
+        try:
+            await self._write(request, _Http("DELETE", object_path(request), body=options))
+        except NotFound:
+            return
+
+    @property
+    def _client(self) -> ApiClient:
+        if self._api is None:
+            raise RuntimeError("the client is not open: use `async with Kube.connect() as kube`")
+        return self._api
+
+    async def _load_configuration(self) -> Configuration:
+        configuration = Configuration()
+        in_pod = SERVICE_HOST_ENV_NAME in os.environ and Path(SERVICE_TOKEN_FILENAME).exists()
+        try:
+            if self._kubeconfig is None and in_pod:
+                kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            else:
+                await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
+                    config_file=self._kubeconfig,
+                    context=self._context,
+                    client_configuration=configuration,
+                    # Refreshed tokens are not for us to write into the user's file.
+                    persist_config=False,
+                )
+        except (kube_config.ConfigException, OSError, ValueError, TypeError, AttributeError) as error:
+            source = self._kubeconfig or "$KUBECONFIG, ~/.kube/config or the pod's service account"
+            raise CredentialsError(Request("read", "credentials"), f"{source}: {error}") from error
+        self._logged_in_at = time.monotonic()
+        return configuration
+
+    async def _pages(self, request: Request, query: _Query) -> _Manifests:
+        path = collection_path(request)
+        # Items of a list carry neither; everything that handles objects expects both.
+        type_meta = {"apiVersion": KINDS[request.kind].api_version, "kind": request.kind}
+        items: list[Manifest] = []
+        page = await self._call(request, _Http("GET", path, query))
+        while True:
+            items += [type_meta | item for item in page["items"]]
+            token = page["metadata"].get("continue")
+            if not token:
+                return items
+            page = await self._call(request, _Http("GET", path, (*query, ("continue", token))))
+
+    async def _write(self, request: Request, http: _Http) -> Manifest:
+        if self.write_guard is not None and request.kind != "Lease":
+            self.write_guard()
+        return await self._call(request, http)
+
+    async def _call(self, request: Request, http: _Http) -> Manifest:
+        """One request, and another with freshly read credentials if they were refused."""
+        try:
+            return await self._send(request, http)
+        except Unauthorized:
+            if time.monotonic() - self._logged_in_at < _RELOGIN_INTERVAL:
+                raise
+        fresh = await self._load_configuration()
+        self._client.configuration.api_key = fresh.api_key
+        self._client.configuration.refresh_api_key_hook = fresh.refresh_api_key_hook
+        return await self._send(request, http)
+
+    async def _send(self, request: Request, http: _Http) -> Manifest:
+        code: int | None = None
+        started = time.monotonic()
+        try:
+            prepared = await self._client.param_serialize(
+                http.method,
+                http.path,
+                query_params=list(http.query),
+                header_params={"Accept": http.accept, "Content-Type": http.content_type},
+                body=http.body,
+                auth_settings=["BearerToken"],
+            )
+            timeout = self._read_timeout if http.method == "GET" else self.write_timeout
+            response = await self._client.call_api(*prepared, _request_timeout=timeout)
+            code = response.status
+            data: bytes = await response.read()  # type: ignore[no-untyped-call]
+        except TimeoutError as error:
+            raise Unavailable(request, f"no answer from {self._host} within its time limit") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unavailable(request, f"{self._host}: {str(error) or type(error).__name__}") from error
+        finally:
+            metrics.API_SECONDS.labels(request.verb, request.kind).observe(time.monotonic() - started)
+            metrics.API_REQUESTS.labels(request.verb, request.kind, str(code or "unreachable")).inc()
+        answer = _json_object(data)
+        if not 200 <= code < 300:
+            raise error_from(request, code, answer, response.headers)
+        if not answer and http.accept == "application/json":
+            raise Unavailable(
+                request, f"{self._host} did not answer with a JSON object: is it an API server?"
+            )
+        return answer
+
+    @property
+    def _host(self) -> str:
+        return str(self._client.configuration.host)
+
+
+def _request_of(verb: str, obj: Manifest) -> Request:
+    metadata = obj["metadata"]
+    return Request(verb, obj["kind"], metadata.get("namespace", ""), metadata.get("name", ""))
+
+
+def _json_object(data: bytes) -> dict[str, Any]:
+    """The JSON object in a response, {} if it holds none (``ok``, a proxy's error page)."""
+    try:
+        value = json.loads(data)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,216 @@
+"""The work queue: which stack is reconciled next, and when.
+
+A key is in at most one place: ready, busy (a worker has it), or only due later. Adding a busy key queues it
+again once its worker is done, so that no change is missed and no two workers ever have the same key.
+Not thread-safe: other threads hand keys over by ``loop.call_soon_threadsafe(queue.add, key)``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+import structlog
+
+K = TypeVar("K", bound=Hashable)
+
+log = structlog.stdlib.get_logger(__name__)
+
+#: Beyond this many failures the delay is at its cap for any sensible base; it keeps 2**n small.
+_MAX_EXPONENT = 30
+#: Dead heap entries that are tolerated before the heap is rebuilt.
+_SLACK = 64
+
+
+class WorkQueue(Generic[K]):
+    """Deduplicated keys in order of arrival, with delayed adds and exponential backoff.
+
+    `base` and `cap` are seconds: the n-th retry in a row (n from 0) waits min(cap, base·2ⁿ), times 0.5 to 1.
+    `clock` returns monotonic seconds; `random` returns [0, 1).
+    """
+
+    def __init__(
+        self,
+        *,
+        base: float = 1.0,
+        cap: float = 120.0,
+        clock: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        self._base = base
+        self._cap = cap
+        self._clock = clock
+        self._random = random
+        self._ready: deque[K] = deque()
+        self._dirty: set[K] = set()
+        self._busy: set[K] = set()
+        self._due: list[tuple[float, int, K]] = []
+        self._deadlines: dict[K, float] = {}
+        self._failures: dict[K, int] = {}
+        self._sequence = 0
+        self._changed = asyncio.Event()
+        self._workers: list[asyncio.Task[None]] = []
+
+    @property
+    def depth(self) -> int:
+        """Keys that wait for a worker now; delayed ones are not counted before they are due."""
+        return len(self._ready)
+
+    @property
+    def running(self) -> bool:
+        """True while `run` is active and each of its workers is alive."""
+        return bool(self._workers) and not any(worker.done() for worker in self._workers)
+
+    def add(self, key: K) -> None:
+        """Ask for a run of `key` as soon as possible."""
+        if key in self._dirty:
+            return
+        self._dirty.add(key)
+        if key not in self._busy:
+            self._ready.append(key)
+            self._changed.set()
+
+    def add_after(self, key: K, seconds: float) -> None:
+        """Ask for a run of `key` in `seconds`. Of several delays of a key the earliest wins."""
+        if seconds <= 0:
+            self.add(key)
+            return
+        deadline = self._clock() + seconds
+        if deadline >= self._deadlines.get(key, float("inf")):
+            return
+        self._deadlines[key] = deadline
+        if len(self._due) > 2 * len(self._deadlines) + _SLACK:
+            self._due = [entry for entry in self._due if self._deadlines.get(entry[2]) == entry[0]]
+            heapq.heapify(self._due)
+        self._sequence += 1
+        heapq.heappush(self._due, (deadline, self._sequence, key))
+        self._changed.set()
+
+    def take(self) -> K | None:
+        """The next key that is ready, in the caller's hands until `done`; None if there is none.
+
+        A pending delay of the key is dropped: the run that begins now decides anew when it is wanted again.
+        """
+        self._promote()
+        if not self._ready:
+            return None
+        key = self._ready.popleft()
+        self._dirty.discard(key)
+        self._deadlines.pop(key, None)
+        self._busy.add(key)
+        return key
+
+    async def get(self) -> K:
+        """Wait for the next key; it is in the caller's hands until `done`."""
+        while True:
+            self._changed.clear()
+            key = self.take()
+            if key is not None:
+                if self._ready:
+                    self._changed.set()
+                return key
+            try:
+                async with asyncio.timeout(self._until_due()):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    def done(self, key: K) -> None:
+        """Give `key` back. If it was added meanwhile, it is ready again."""
+        self._busy.discard(key)
+        if key in self._dirty:
+            self._ready.append(key)
+            self._changed.set()
+
+    def retry(self, key: K, *, at_least: float = 0.0) -> float:
+        """Ask for a run of `key` after its backoff, and lengthen the next one. Returns the delay in seconds.
+
+        `at_least` is a shortest delay, for example a server's Retry-After.
+        """
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        delay = min(self._cap, self._base * 2.0 ** min(failures, _MAX_EXPONENT))
+        delay = max(delay * (0.5 + 0.5 * self._random()), at_least)
+        self.add_after(key, delay)
+        return delay
+
+    def forget(self, key: K) -> None:
+        """Reset the backoff of `key`."""
+        self._failures.pop(key, None)
+
+    async def run(
+        self, handler: Callable[[K], Awaitable[float | None]], workers: int, timeout: float
+    ) -> None:
+        """Serve the queue until cancelled.
+
+        `handler` returns the seconds after which it wants to run again, or None. An exception, or a run of
+        more than `timeout` seconds (it is cancelled), is logged and retried with backoff; an exception's
+        attribute `retry_after` (seconds) is the shortest delay. Keys whose run is cut by cancellation stay
+        queued.
+        """
+        if self._workers:
+            raise RuntimeError("the queue is already being served")
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._workers = [
+                    group.create_task(self._work(handler, timeout), name=f"queue-worker-{number}")
+                    for number in range(workers)
+                ]
+        finally:
+            self._workers = []
+
+    async def _work(self, handler: Callable[[K], Awaitable[float | None]], timeout: float) -> None:
+        while True:
+            key = await self.get()
+            try:
+                await self._serve(key, handler, timeout)
+            except asyncio.CancelledError:
+                self.add(key)
+                raise
+            finally:
+                self.done(key)
+
+    async def _serve(self, key: K, handler: Callable[[K], Awaitable[float | None]], timeout: float) -> None:
+        limit = asyncio.timeout(timeout)
+        try:
+            async with limit:
+                again = await handler(key)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Something that the handler waited for was cancelled, not this worker: it must live on.
+            log.warning("run was cancelled from within", key=str(key), retry_in=round(self.retry(key), 2))
+        except Exception as error:
+            delay = self.retry(key, at_least=getattr(error, "retry_after", None) or 0.0)
+            if limit.expired():
+                log.error(
+                    "run exceeded its time limit", key=str(key), limit=timeout, retry_in=round(delay, 2)
+                )
+            else:
+                log.exception("run failed", key=str(key), retry_in=round(delay, 2))
+        else:
+            self.forget(key)
+            if again is not None:
+                self.add_after(key, again)
+
+    def _promote(self) -> None:
+        """Make the keys ready whose time has come."""
+        now = self._clock()
+        while self._due and self._due[0][0] <= now:
+            deadline, _, key = heapq.heappop(self._due)
+            # A dropped or shortened delay leaves its entry in the heap.
+            if self._deadlines.get(key) == deadline:
+                del self._deadlines[key]
+                self.add(key)
+
+    def _until_due(self) -> float | None:
+        """Seconds to the earliest delay; None without one."""
+        while self._due and self._deadlines.get(self._due[0][2]) != self._due[0][0]:
+            heapq.heappop(self._due)
+        return max(0.0, self._due[0][0] - self._clock()) if self._due else None

@@ -1,0 +1,289 @@
+"""The work queue: the rules as a state machine, then its workers in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from cos_operator.queue import WorkQueue
+
+KEYS = st.sampled_from("abc")
+
+
+class QueueRules(RuleBasedStateMachine):
+    """Every order of calls against the plainest model: who wants a run at what time, and who is being run."""
+
+    @initialize()
+    def start(self) -> None:
+        self.now = 0.0
+        self.queue: WorkQueue[str] = WorkQueue(clock=lambda: self.now, random=lambda: 1.0)
+        self.wanted: dict[str, float] = {}
+        self.busy: set[str] = set()
+
+    def want(self, key: str, when: float) -> None:
+        self.wanted[key] = min(when, self.wanted.get(key, when))
+
+    @rule(key=KEYS)
+    def add(self, key: str) -> None:
+        self.queue.add(key)
+        self.want(key, self.now)
+
+    @rule(key=KEYS, seconds=st.integers(-1, 10))
+    def add_after(self, key: str, seconds: int) -> None:
+        self.queue.add_after(key, seconds)
+        self.want(key, self.now + max(0, seconds))
+
+    @rule(key=KEYS)
+    def retry(self, key: str) -> None:
+        self.want(key, self.now + self.queue.retry(key))
+
+    @rule(key=KEYS)
+    def forget(self, key: str) -> None:
+        self.queue.forget(key)
+
+    @rule(seconds=st.integers(0, 20))
+    def time_passes(self, seconds: int) -> None:
+        self.now += seconds
+
+    @rule()
+    def take(self) -> None:
+        runnable = {key for key, when in self.wanted.items() if when <= self.now} - self.busy
+        key = self.queue.take()
+        if key is None:
+            assert not runnable, "a key that was due is not handed out"
+            return
+        assert key in runnable, "a key is handed out that is busy, or that nobody wanted by now"
+        del self.wanted[key]
+        self.busy.add(key)
+
+    @precondition(lambda self: self.busy)
+    @rule(data=st.data())
+    def done(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(self.busy)))
+        self.queue.done(key)
+        self.busy.remove(key)
+
+    @invariant()
+    def nothing_is_ready_twice(self) -> None:
+        if hasattr(self, "queue"):
+            assert self.queue.depth <= 3
+
+    def teardown(self) -> None:
+        """Whatever was wanted comes out once the time has come and the workers are done."""
+        if not hasattr(self, "queue"):
+            return
+        for key in self.busy:
+            self.queue.done(key)
+        self.now += 1000.0
+        left = []
+        while (key := self.queue.take()) is not None:
+            left.append(key)
+            self.queue.done(key)
+        assert sorted(left) == sorted(self.wanted)
+
+
+QueueRules.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+TestQueueRules = QueueRules.TestCase
+
+
+def test_backoff_doubles_up_to_its_cap_and_is_reset_by_forget() -> None:
+    queue: WorkQueue[str] = WorkQueue(base=1.0, cap=10.0, random=lambda: 1.0)
+    assert [queue.retry("a") for _ in range(6)] == [1, 2, 4, 8, 10, 10]
+    queue.forget("a")
+    assert queue.retry("a") == 1
+
+
+def test_jitter_is_between_half_and_the_whole_delay() -> None:
+    assert WorkQueue[str](base=8.0, random=lambda: 0.0).retry("a") == 4
+    assert WorkQueue[str](base=8.0, random=lambda: 0.5).retry("a") == 6
+
+
+def test_a_thousandth_failure_still_has_a_finite_delay() -> None:
+    queue: WorkQueue[str] = WorkQueue(cap=60.0, random=lambda: 1.0)
+    assert [queue.retry("a") for _ in range(2000)][-1] == 60
+
+
+def test_a_servers_retry_after_is_the_shortest_delay() -> None:
+    assert WorkQueue[str](random=lambda: 1.0).retry("a", at_least=30.0) == 30
+
+
+def test_replaced_delays_do_not_pile_up() -> None:
+    queue: WorkQueue[str] = WorkQueue(clock=lambda: 0.0)
+    for seconds in range(10_000, 0, -1):
+        queue.add_after("a", seconds)
+    assert len(queue._due) < 100
+
+
+def test_every_key_is_served_and_never_by_two_workers(virtual_time: Callable[..., object]) -> None:
+    """4 workers, 20 keys, each added 50 times at odd moments, also while it is being served."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        queue: WorkQueue[int] = WorkQueue(clock=loop.time)
+        serving: Counter[int] = Counter()
+        last_seen: dict[int, float] = {}
+        last_added: dict[int, float] = {}
+        overlaps = []
+
+        async def handler(key: int) -> None:
+            serving[key] += 1
+            if serving[key] > 1:
+                overlaps.append(key)
+            last_seen[key] = loop.time()
+            await asyncio.sleep(0.01 * (key % 7))
+            serving[key] -= 1
+
+        async def producer(key: int) -> None:
+            for number in range(50):
+                queue.add(key) if number % 2 else queue.add_after(key, 0.005 * (number % 5))
+                last_added[key] = loop.time()
+                await asyncio.sleep(0.003 * (key + 1))
+
+        served = asyncio.create_task(queue.run(handler, workers=4, timeout=60))
+        await asyncio.gather(*(producer(key) for key in range(20)))
+        await asyncio.sleep(5)
+        assert queue.running
+        served.cancel()
+        await asyncio.wait([served])
+        assert not overlaps
+        assert set(last_seen) == set(range(20))
+        assert all(last_seen[key] >= last_added[key] for key in range(20)), "a change was never seen"
+        assert not queue.running
+
+    virtual_time(main)
+
+
+def test_handlers_result_is_the_time_of_the_next_run(virtual_time: Callable[..., object]) -> None:
+    async def main() -> list[float]:
+        loop = asyncio.get_running_loop()
+        queue: WorkQueue[str] = WorkQueue(clock=loop.time)
+        runs: list[float] = []
+
+        async def handler(_: str) -> float | None:
+            runs.append(loop.time())
+            return 30.0 if len(runs) < 3 else None
+
+        queue.add("a")
+        async with asyncio.TaskGroup() as group:
+            served = group.create_task(queue.run(handler, workers=2, timeout=60))
+            await asyncio.sleep(3600)
+            served.cancel()
+        return [run - runs[0] for run in runs]
+
+    assert virtual_time(main) == pytest.approx([0, 30, 60])
+
+
+def test_a_failing_run_is_retried_with_backoff_until_it_succeeds(virtual_time: Callable[..., object]) -> None:
+    async def main() -> list[float]:
+        loop = asyncio.get_running_loop()
+        queue: WorkQueue[str] = WorkQueue(clock=loop.time, random=lambda: 1.0)
+        runs: list[float] = []
+
+        async def handler(_: str) -> None:
+            runs.append(loop.time())
+            if len(runs) < 4:
+                raise RuntimeError("not yet")
+
+        queue.add("a")
+        served = asyncio.create_task(queue.run(handler, workers=1, timeout=60))
+        await asyncio.sleep(3600)
+        served.cancel()
+        await asyncio.wait([served])
+        assert queue.retry("a") == 1, "success resets the backoff"
+        return [run - runs[0] for run in runs]
+
+    assert virtual_time(main) == pytest.approx([0, 1, 3, 7])
+
+
+def test_a_run_over_its_time_limit_is_cut_and_retried(virtual_time: Callable[..., object]) -> None:
+    async def main() -> list[str]:
+        loop = asyncio.get_running_loop()
+        queue: WorkQueue[str] = WorkQueue(clock=loop.time, random=lambda: 1.0)
+        log: list[str] = []
+
+        async def handler(key: str) -> None:
+            if key == "hangs" and "cut" not in log:
+                try:
+                    await asyncio.sleep(1e9)
+                finally:
+                    log.append("cut")
+            log.append(key)
+
+        queue.add("hangs")
+        queue.add("b")
+        served = asyncio.create_task(queue.run(handler, workers=1, timeout=60))
+        await asyncio.sleep(65)
+        served.cancel()
+        await asyncio.wait([served])
+        return log
+
+    assert virtual_time(main) == ["cut", "b", "hangs"]
+
+
+def test_cancellation_ends_the_workers_and_keeps_the_interrupted_key(
+    virtual_time: Callable[..., object],
+) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        queue: WorkQueue[str] = WorkQueue(clock=loop.time)
+
+        async def handler(_: str) -> None:
+            await asyncio.sleep(50)
+
+        queue.add("a")
+        served = asyncio.create_task(queue.run(handler, workers=2, timeout=60))
+        await asyncio.sleep(1)
+        assert queue.take() is None
+        served.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await served
+        assert queue.take() == "a"
+
+    virtual_time(main)
+
+
+def test_a_cancellation_inside_the_handler_does_not_cost_a_worker(
+    virtual_time: Callable[..., object],
+) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        queue: WorkQueue[str] = WorkQueue(clock=loop.time)
+        runs = 0
+
+        async def handler(_: str) -> None:
+            nonlocal runs
+            runs += 1
+            if runs == 1:
+                raise asyncio.CancelledError
+
+        queue.add("a")
+        served = asyncio.create_task(queue.run(handler, workers=1, timeout=60))
+        await asyncio.sleep(60)
+        assert runs == 2
+        assert queue.running
+        served.cancel()
+        await asyncio.wait([served])
+
+    virtual_time(main)
+
+
+def test_a_second_run_at_once_is_refused(virtual_time: Callable[..., object]) -> None:
+    async def main() -> None:
+        queue: WorkQueue[str] = WorkQueue(clock=asyncio.get_running_loop().time)
+
+        async def handler(_: str) -> None: ...
+
+        served = asyncio.create_task(queue.run(handler, workers=1, timeout=60))
+        await asyncio.sleep(1)
+        with pytest.raises(RuntimeError, match="already being served"):
+            await queue.run(handler, workers=1, timeout=60)
+        served.cancel()
+        await asyncio.wait([served])
+
+    virtual_time(main)
