@@ -86,10 +86,10 @@ def with_refusals(
 
 def unknown_status(stack: CosStack, message: str, now: datetime) -> CosStackStatus:
     """The stored status when the cluster could not be read: silence is Unknown."""
-    verdicts = {
-        kind: (ConditionStatus.UNKNOWN, Reason.API_UNAVAILABLE, message)
-        for kind in (ConditionType.READY, ConditionType.AVAILABLE)
-    }
+    verdicts = dict.fromkeys(
+        (ConditionType.READY, ConditionType.AVAILABLE),
+        (ConditionStatus.UNKNOWN, Reason.API_UNAVAILABLE, message),
+    )
     return with_verdicts(stack, stack.status, verdicts, now)
 
 

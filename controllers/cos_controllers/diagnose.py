@@ -99,7 +99,7 @@ def assess(wanted: Wanted, snapshot: Snapshot) -> Assessment:
         )
     found = _obstacle(wanted, snapshot, pods)
     if found is None:
-        found = _by_check(wanted, snapshot.checks.get(wanted.component))
+        found = _by_check(snapshot.checks.get(wanted.component))
     if found.reason is Reason.SERVING:
         found = _short_of_spec(wanted, snapshot, pods) or found
     return Assessment(found.reason, found.message[:_MESSAGE_LIMIT], effective)
@@ -169,7 +169,7 @@ def _last_end(status: dict[str, Any]) -> str:
     return f"{how}: {last['message'].strip()}" if last.get("message") else f"{how}; see its log"
 
 
-def _by_check(wanted: Wanted, check: CheckResult | None) -> Assessment:
+def _by_check(check: CheckResult | None) -> Assessment:
     if check is None:
         return Assessment(Reason.STARTING, "the pod is ready; the first check is due")
     reason = _BY_OUTCOME[check.outcome]

@@ -109,7 +109,7 @@ def wants_warnings(stack: CosStack, snapshot: Snapshot) -> bool:
 def plan(stack: CosStack, snapshot: Snapshot, now: datetime) -> Plan:
     """Decide what brings the stack closer to its spec, and what its status says."""
     resolution = resolve(stack, snapshot)
-    applies = _applies(resolution, stack, snapshot)
+    applies = _applies(resolution, snapshot)
     assessed = [(wanted, assess(wanted, snapshot)) for wanted in resolution.components]
     assessed = _with_patience(stack, assessed, now)
     replaced: tuple[Delete, ...] = ()
@@ -158,7 +158,7 @@ def _target(wanted: Wanted, snapshot: Snapshot) -> CheckTarget | None:
     )
 
 
-def _applies(resolution: Resolution, stack: CosStack, snapshot: Snapshot) -> tuple[Apply, ...]:
+def _applies(resolution: Resolution, snapshot: Snapshot) -> tuple[Apply, ...]:
     found = []
     for obj in resolution.objects():
         live = snapshot.objects.get(ref_of(obj))
@@ -318,9 +318,7 @@ def _notices(stack: CosStack, status: CosStackStatus) -> list[Notice]:
             continue
         if condition.type == ConditionType.READY and condition.status is ConditionStatus.TRUE:
             found.append(Notice("Normal", "Ready", "every component serves what the spec asks for"))
-        elif condition.type == ConditionType.STALLED and condition.status is ConditionStatus.TRUE:
-            found.append(Notice("Warning", condition.reason, condition.message))
-        elif (
+        elif (condition.type == ConditionType.STALLED and condition.status is ConditionStatus.TRUE) or (
             condition.type == ConditionType.AVAILABLE
             and condition.status is ConditionStatus.FALSE
             and before.get(condition.type) is ConditionStatus.TRUE

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
 
 from cos_controllers.api.model import ApiModel
 from cos_controllers.api.stack import CosStack, CosStackSpec
@@ -133,20 +132,7 @@ class _Converter:
     def _convert(self, raw: Schema, model: type[BaseModel] | None) -> Schema:
         out: Schema = {}
         for key, value in raw.items():
-            if key == "properties":
-                out[key] = {name: self.convert(child) for name, child in value.items()}
-            elif key == "items":
-                out[key] = self.convert(value)
-            elif key == "additionalProperties" and isinstance(value, dict):
-                out[key] = self.convert(value)
-            elif key == "const":
-                out["enum"] = [value]
-            elif key == "x-list-map-keys":
-                out |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": value}
-            elif key == "default":
-                self._set_default(out, value)
-            elif key not in _DROPPED:
-                out[key] = value
+            out |= self._keyword(key, value)
         if out.get("x-kubernetes-int-or-string"):
             out.pop("type", None)
         if "description" in out:
@@ -155,9 +141,18 @@ class _Converter:
             out["x-kubernetes-validations"] = [rule.schema() for rule in model.rules]
         return out
 
-    def _set_default(self, out: Schema, value: Any) -> None:
-        if self._defaults and value is not None and value is not PydanticUndefined:
-            out["default"] = _without_nulls(value)
+    def _keyword(self, key: str, value: Any) -> Schema:
+        if key == "properties":
+            return {key: {name: self.convert(child) for name, child in value.items()}}
+        if key == "items" or (key == "additionalProperties" and isinstance(value, dict)):
+            return {key: self.convert(value)}
+        if key == "const":
+            return {"enum": [value]}
+        if key == "x-list-map-keys":
+            return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": value}
+        if key == "default":
+            return {key: _without_nulls(value)} if self._defaults and value is not None else {}
+        return {} if key in _DROPPED else {key: value}
 
     def _without_indirection(self, raw: Schema) -> Schema:
         """Follow `$ref`, and take the one branch of `X | None`."""

@@ -13,7 +13,6 @@ from cos_controllers.api import reserved
 from cos_controllers.api.common import (
     Images,
     LocalReference,
-    ObjectName,
     Parameters,
     PodMetadata,
     ResourceList,

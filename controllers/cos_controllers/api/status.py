@@ -68,9 +68,9 @@ class Reason(StrEnum):
     """The engine refuses the operator's credentials: someone changed them behind its back."""
     READ_ONLY = "ReadOnly"
     """The engine answers and refuses writes."""
-    SECRET_NOT_FOUND = "SecretNotFound"
+    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason
     """A Secret that the spec names does not exist: create it."""
-    SECRET_INVALID = "SecretInvalid"
+    SECRET_INVALID = "SecretInvalid"  # noqa: S105 - a reason
     """A Secret that the spec names lacks a key or holds an unusable value."""
     NAME_CONFLICT = "NameConflict"
     """An object of a name that the stack needs belongs to someone else: rename or remove it."""

@@ -35,6 +35,8 @@ PORT = 6379
 #: uid and gid of `redis` in the official image.
 REDIS_UID = 999
 
+ACCOUNTS = Accounts(admin="cos-admin", app="default", probe="cos-probe", database="0")
+
 
 @dataclass(frozen=True)
 class Redis:
@@ -43,7 +45,7 @@ class Redis:
     kind: str = "redis"
     ports: tuple[Port, ...] = (Port("redis", PORT),)
     ops_port: int | None = None
-    accounts: Accounts = Accounts(admin="cos-admin", app="default", probe="cos-probe", database="0")
+    accounts: Accounts = ACCOUNTS
     repository: str = "redis"
 
     def tag(self, version: str) -> str:

@@ -1,0 +1,47 @@
+"""From a stored object to a stack, also when the object breaks a rule that is newer than it."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from cos_controllers.api.stack import CosStack, CosStackSpec, Metadata
+from cos_controllers.api.status import CosStackStatus
+from cos_controllers.k8s import Manifest
+from cos_controllers.names import API_VERSION
+
+
+class InvalidStack(ValueError):
+    """The spec cannot be used; the message names each field. `stack` has the metadata and the stored status."""
+
+    def __init__(self, message: str, stack: CosStack) -> None:
+        super().__init__(message)
+        self.stack = stack
+
+
+def parse_stack(raw: Manifest) -> CosStack:
+    """The stack of a live object. Raises `InvalidStack`."""
+    status = _stored_status(raw)
+    try:
+        return CosStack.model_validate({**raw, "status": status})
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, item['loc'])) or 'metadata'}: {item['msg'].removeprefix('Value error, ')}"
+            for item in error.errors(include_url=False, include_input=False)
+        )
+        # Not validated: only metadata and status of it are read.
+        bare = CosStack.model_construct(
+            api_version=API_VERSION,
+            kind="CosStack",
+            metadata=Metadata.model_validate(raw["metadata"]),
+            spec=CosStackSpec.model_construct(),
+            status=status,
+        )
+        raise InvalidStack(problems, bare) from error
+
+
+def _stored_status(raw: Manifest) -> CosStackStatus:
+    """The status as we last wrote it; empty if another version wrote what this one cannot read."""
+    try:
+        return CosStackStatus.model_validate(raw.get("status") or {})
+    except ValidationError:
+        return CosStackStatus()

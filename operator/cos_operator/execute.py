@@ -1,0 +1,89 @@
+"""Carry out a plan: applies, deletes, provisions, in this order. What cannot be done is told, not hidden."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import structlog
+
+from cos_controllers.names import LABEL_STACK_COMPONENT
+from cos_controllers.observation import CheckTarget, ref_of
+from cos_controllers.plan import Apply, Delete, Plan
+from cos_operator.engines.base import PROVISION_SECONDS, EngineClient, EngineError
+from cos_operator.kube import Conflict, Forbidden, Invalid, Kube, KubeError, NamespaceTerminating
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass
+class Outcome:
+    """What became of a plan.
+
+    `refusals`: message by component ("" for the stack's own objects), permanent until the spec or the cluster
+    changes. `failure`: the first passing failure, to be tried again. `writes`: objects applied or deleted.
+    """
+
+    refusals: dict[str, str] = field(default_factory=dict)
+    failure: KubeError | None = None
+    writes: int = 0
+
+
+async def execute(kube: Kube, namespace: str, plan: Plan, clients: Mapping[str, EngineClient]) -> Outcome:
+    """Do what the plan says. Raises `NotLeader` at once when the lease is lost; nothing else."""
+    outcome = Outcome()
+    for apply in plan.applies:
+        await _apply(kube, apply, outcome)
+    for delete in plan.deletes:
+        await _delete(kube, namespace, delete, outcome)
+    await asyncio.gather(*(_provision(clients[target.engine], target) for target in plan.provisions))
+    return outcome
+
+
+async def _apply(kube: Kube, apply: Apply, outcome: Outcome) -> None:
+    obj = apply.obj
+    kind, name = ref_of(obj)
+    component = (obj["metadata"].get("labels") or {}).get(LABEL_STACK_COMPONENT, "")
+    try:
+        await kube.apply(obj, force=apply.force)
+    except NamespaceTerminating:
+        log.info("namespace is being deleted", kind=kind, object=name)
+    except (Invalid, Forbidden) as error:
+        outcome.refusals.setdefault(component, f"{kind} {name}: {error}")
+        log.warning("apply refused", kind=kind, object=name, error=str(error))
+    except Conflict as error:
+        # A pod that has gone meanwhile, or an object of this name that has come: read again and decide anew.
+        outcome.failure = outcome.failure or error
+        log.info("apply conflicts", kind=kind, object=name, error=str(error))
+    except KubeError as error:
+        outcome.failure = outcome.failure or error
+        log.warning("apply failed", kind=kind, object=name, error=str(error))
+    else:
+        outcome.writes += 1
+        log.info("applied", kind=kind, object=name)
+
+
+async def _delete(kube: Kube, namespace: str, delete: Delete, outcome: Outcome) -> None:
+    kind, name = delete.ref
+    try:
+        await kube.delete(kind, namespace, name, uid=delete.uid)
+    except Conflict as error:
+        log.info("not deleted: it has been replaced", kind=kind, object=name, error=str(error))
+    except KubeError as error:
+        outcome.failure = outcome.failure or error
+        log.warning("delete failed", kind=kind, object=name, error=str(error))
+    else:
+        outcome.writes += 1
+        log.info("deleted", kind=kind, object=name, why=delete.why or "no longer part of the stack")
+
+
+async def _provision(client: EngineClient, target: CheckTarget) -> None:
+    """A failure is seen by the next check, whose row says so."""
+    try:
+        async with asyncio.timeout(PROVISION_SECONDS):
+            await client.provision(target)
+    except (EngineError, TimeoutError) as error:
+        log.warning("provisioning failed", component=target.component, error=str(error) or "time limit")
+    else:
+        log.info("provisioned", component=target.component)

@@ -1,0 +1,90 @@
+"""Read everything about one stack: the API's objects first, then the engines that are due."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from cos_controllers.api.stack import CosStack
+from cos_controllers.k8s import Manifest
+from cos_controllers.names import stack_selector
+from cos_controllers.observation import CheckResult, CheckTarget, Outcome, Ref, Snapshot, ref_of
+from cos_controllers.plan import check_targets, wanted_refs, wants_warnings
+from cos_controllers.resolve import references
+from cos_operator.engines.base import CHECK_SECONDS, EngineClient
+from cos_operator.kube import Kube
+
+#: Kinds of which a stack has children.
+CHILD_KINDS = (
+    "Secret",
+    "ConfigMap",
+    "Service",
+    "PersistentVolumeClaim",
+    "Pod",
+    "StatefulSet",
+    "Deployment",
+    "PodDisruptionBudget",
+)
+
+#: Bytes of randomness from which the passwords of a new stack derive.
+_ENTROPY_BYTES = 32
+
+
+async def observe(kube: Kube, stack: CosStack, clients: Mapping[str, EngineClient]) -> Snapshot:
+    """A snapshot of the stack. Raises `KubeError` if the API cannot be read; what an engine does never raises."""
+    objects, named = await asyncio.gather(_children(kube, stack), _secrets(kube, stack))
+    snapshot = Snapshot(objects=objects, references=named, entropy=secrets.token_bytes(_ENTROPY_BYTES))
+    missing = wanted_refs(stack, snapshot) - set(objects)
+    objects |= await _by_name(kube, stack.metadata.namespace, missing)
+    warnings = await _warnings(kube, stack, objects) if wants_warnings(stack, snapshot) else {}
+    checks = await _ask(check_targets(stack, snapshot), clients)
+    return replace(snapshot, warnings=warnings, checks=checks)
+
+
+async def _children(kube: Kube, stack: CosStack) -> dict[Ref, Manifest]:
+    metadata = stack.metadata
+    lists = await asyncio.gather(
+        *(kube.list(kind, metadata.namespace, stack_selector(metadata.name)) for kind in CHILD_KINDS)
+    )
+    return {ref_of(obj): obj for found in lists for obj in found}
+
+
+async def _by_name(kube: Kube, namespace: str, refs: Iterable[Ref]) -> dict[Ref, Manifest]:
+    """Objects without our labels that hold a name that the stack needs: they may be someone else's."""
+    ordered = sorted(refs)
+    found = await asyncio.gather(*(kube.get(ref.kind, namespace, ref.name) for ref in ordered))
+    return {ref: obj for ref, obj in zip(ordered, found, strict=True) if obj is not None}
+
+
+async def _secrets(kube: Kube, stack: CosStack) -> dict[str, Manifest]:
+    names = sorted(references(stack))
+    found = await asyncio.gather(*(kube.get("Secret", stack.metadata.namespace, name) for name in names))
+    return {name: obj for name, obj in zip(names, found, strict=True) if obj is not None}
+
+
+async def _warnings(kube: Kube, stack: CosStack, objects: Mapping[Ref, Manifest]) -> dict[Ref, str]:
+    """The newest warning of each of the given objects, told apart from a predecessor of its name by UID."""
+    uids = {obj["metadata"]["uid"]: ref for ref, obj in objects.items()}
+    events = await kube.list("Event", stack.metadata.namespace, field_selector="type=Warning")
+    found: dict[Ref, str] = {}
+    for event in sorted(events, key=lambda item: item.get("lastTimestamp") or item.get("eventTime") or ""):
+        ref = uids.get(event["involvedObject"].get("uid", ""))
+        if ref:
+            found[ref] = event.get("message") or event.get("reason") or ""
+    return found
+
+
+async def _ask(targets: Iterable[CheckTarget], clients: Mapping[str, EngineClient]) -> dict[str, CheckResult]:
+    due = list(targets)
+    results = await asyncio.gather(*(_check(clients[target.engine], target) for target in due))
+    return {target.component: result for target, result in zip(due, results, strict=True)}
+
+
+async def _check(client: EngineClient, target: CheckTarget) -> CheckResult:
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            return await client.check(target)
+    except TimeoutError:
+        return CheckResult(Outcome.NOT_ANSWERING, f"no answer within {CHECK_SECONDS:g} s")

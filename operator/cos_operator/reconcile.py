@@ -1,0 +1,149 @@
+"""One run for one stack: read, decide, do, report. Every exit writes what is known."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import structlog
+
+from cos_controllers.api.stack import CosStack, Metadata
+from cos_controllers.api.status import ConditionStatus, ConditionType, CosStackStatus, Reason
+from cos_controllers.conditions import refused_status, unknown_status, with_refusals
+from cos_controllers.k8s import Manifest
+from cos_controllers.names import API_VERSION, MANAGER
+from cos_controllers.parsing import InvalidStack, parse_stack
+from cos_controllers.plan import WHEN_STALLED, Notice, plan
+from cos_operator import metrics
+from cos_operator.engines.base import EngineClient
+from cos_operator.execute import execute
+from cos_operator.kube import Kube, KubeError
+from cos_operator.lease import NotLeader
+from cos_operator.observe import observe
+
+log = structlog.get_logger(__name__)
+
+
+class Key(NamedTuple):
+    """Namespace and name of a stack: what the queue holds."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class Reconciler:
+    """Brings stacks to their spec, one call a stack."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        clients: Mapping[str, EngineClient],
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._kube = kube
+        self._clients = clients
+        self._now = now
+
+    async def __call__(self, key: Key) -> float | None:
+        """Reconcile once. Returns the seconds until the next look, None for a stack that is gone.
+
+        Raises `KubeError` for what the queue shall try again with backoff.
+        """
+        began = time.monotonic()
+        result = "error"
+        try:
+            again = await self._reconcile(key)
+            result = "ok"
+        except NotLeader:
+            result = "not_leader"
+            return None
+        finally:
+            metrics.RECONCILES.labels(result).inc()
+            metrics.RECONCILE_SECONDS.labels(result).observe(time.monotonic() - began)
+        return again
+
+    async def _reconcile(self, key: Key) -> float | None:
+        raw = await self._kube.get("CosStack", key.namespace, key.name)
+        if raw is None or raw["metadata"].get("deletionTimestamp"):
+            # Deletion needs nothing of us: the garbage collector follows owner references.
+            metrics.remove_stack(key.namespace, key.name)
+            return None
+        try:
+            stack = parse_stack(raw)
+        except InvalidStack as error:
+            status = refused_status(error.stack, Reason.INVALID_SPEC, str(error), self._now())
+            await self._report(error.stack, raw, status)
+            return WHEN_STALLED
+        try:
+            snapshot = await observe(self._kube, stack, self._clients)
+        except KubeError as error:
+            await self._report(stack, raw, unknown_status(stack, str(error), self._now()))
+            raise
+        decided = plan(stack, snapshot, self._now())
+        outcome = await execute(self._kube, key.namespace, decided, self._clients)
+        await self._report(stack, raw, with_refusals(stack, decided.status, outcome.refusals, self._now()))
+        for notice in decided.notices:
+            await self._notify(stack, notice)
+        if outcome.failure:
+            raise outcome.failure
+        return WHEN_STALLED if outcome.refusals else decided.requeue_after
+
+    async def _report(self, stack: CosStack, raw: Manifest, status: CosStackStatus) -> None:
+        """Write the status if it says something new."""
+        metadata = stack.metadata
+        metrics.set_stack(
+            metadata.namespace,
+            metadata.name,
+            ready=any(
+                item.type == ConditionType.READY and item.status is ConditionStatus.TRUE
+                for item in status.conditions
+            ),
+            components={row.name: row.ready for row in status.components},
+        )
+        wanted = status.model_dump(by_alias=True, exclude_none=True, mode="json")
+        if raw.get("status") == wanted:
+            return
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": "CosStack",
+            "metadata": {"name": metadata.name, "namespace": metadata.namespace},
+            "status": wanted,
+        }
+        await self._kube.apply(body, force=True, subresource="status")
+
+    async def _notify(self, stack: CosStack, notice: Notice) -> None:
+        """An Event on the stack. One that cannot be written is logged: the status says the same."""
+        metadata: Metadata = stack.metadata
+        now = self._now()
+        event = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {
+                "generateName": f"{metadata.name}-",
+                "namespace": metadata.namespace,
+            },
+            "involvedObject": {
+                "apiVersion": API_VERSION,
+                "kind": "CosStack",
+                "name": metadata.name,
+                "namespace": metadata.namespace,
+                "uid": metadata.uid,
+            },
+            "type": notice.type,
+            "reason": notice.reason,
+            "message": notice.message[:1024],
+            "firstTimestamp": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "lastTimestamp": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "count": 1,
+            "source": {"component": MANAGER},
+            "reportingComponent": MANAGER,
+        }
+        try:
+            await self._kube.create(event)
+        except KubeError as error:
+            log.warning("event not written", reason=notice.reason, error=str(error))
