@@ -1,0 +1,174 @@
+"""A cluster as plain data, for tests of the core: what a plan's writes leave, and what Kubernetes makes of them."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from cos_controllers.api.stack import CosStack
+from cos_controllers.k8s import Manifest
+from cos_controllers.names import LABEL_STACK_COMPONENT
+from cos_controllers.observation import CheckResult, Outcome, Ref, Snapshot, ref_of
+from cos_controllers.parsing import parse_stack
+from cos_controllers.plan import Apply, Delete, Plan, plan
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def merge(live: Any, intent: Any) -> Any:
+    """Server-side apply without removal: maps merge, all else is replaced."""
+    if isinstance(live, dict) and isinstance(intent, dict):
+        return {**live, **{key: merge(live.get(key), value) for key, value in intent.items()}}
+    return copy.deepcopy(intent)
+
+
+@dataclass
+class World:
+    """`settle` plays the controllers of Kubernetes; `step` plays one pass of the operator."""
+
+    spec: dict[str, Any]
+    objects: dict[Ref, Manifest] = field(default_factory=dict)
+    references: dict[str, Manifest] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    unready: set[str] = field(default_factory=set)
+    warnings: dict[Ref, str] = field(default_factory=dict)
+    now: datetime = START
+    generation: int = 1
+    uid: str = "stack-uid"
+    status: Manifest = field(default_factory=dict)
+    deleted: list[Ref] = field(default_factory=list)
+    _serial: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    @property
+    def stack(self) -> CosStack:
+        metadata = {"name": "cos", "namespace": "cos", "uid": self.uid, "generation": self.generation}
+        raw = {"apiVersion": "cos.dev/v1alpha1", "kind": "CosStack", "metadata": metadata, "spec": self.spec}
+        return parse_stack({**raw, "status": self.status})
+
+    def snapshot(self) -> Snapshot:
+        components = {
+            pod["metadata"]["labels"][LABEL_STACK_COMPONENT]
+            for ref, pod in self.objects.items()
+            if ref.kind == "Pod" and self._is_ready(pod)
+        }
+        checks = {name: CheckResult(self.outcomes.get(name, Outcome.SERVING)) for name in components}
+        return Snapshot(
+            objects=copy.deepcopy(self.objects),
+            references=self.references,
+            checks=checks,
+            warnings=self.warnings,
+            entropy=next(self._serial).to_bytes(32, "big"),
+        )
+
+    @staticmethod
+    def _is_ready(pod: Manifest) -> bool:
+        return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"]["conditions"])
+
+    def decide(self) -> Plan:
+        return plan(self.stack, self.snapshot(), self.now)
+
+    def perform(self, action: Apply | Delete) -> None:
+        """One write of the operator, as the API server would take it."""
+        if isinstance(action, Delete):
+            live = self.objects.get(action.ref)
+            if live and live["metadata"]["uid"] == action.uid:
+                del self.objects[action.ref]
+                self.deleted.append(action.ref)
+            return
+        ref = ref_of(action.obj)
+        live = self.objects.get(ref)
+        if live is None:
+            metadata = {"uid": f"uid-{next(self._serial)}", "generation": 1}
+            self.objects[ref] = merge({"metadata": metadata}, action.obj)
+        else:
+            changed = merge(live, action.obj)
+            if changed.get("spec") != live.get("spec"):
+                changed["metadata"]["generation"] += 1
+            self.objects[ref] = changed
+
+    def step(self, *, writes: int | None = None) -> Plan:
+        """Decide and act; with `writes` die after that many writes, before the status is written."""
+        decided = self.decide()
+        actions = [*decided.applies, *decided.deletes]
+        for action in actions if writes is None else actions[:writes]:
+            self.perform(action)
+        for target in decided.provisions if writes is None else ():
+            self.outcomes[target.component] = Outcome.SERVING
+        if writes is None:
+            self.status = decided.status.model_dump(by_alias=True, exclude_none=True, mode="json")
+        return decided
+
+    def settle(self) -> None:
+        """What controllers and kubelet do: workloads get their pods, pods become ready, volumes are bound."""
+        for ref, obj in list(self.objects.items()):
+            if ref.kind == "Service":
+                obj["spec"].setdefault("clusterIP", "10.0.0.1")
+            if ref.kind == "PersistentVolumeClaim":
+                obj["status"] = {"phase": "Bound"}
+            if ref.kind in {"StatefulSet", "Deployment"}:
+                obj["status"] = {"observedGeneration": obj["metadata"]["generation"]}
+                replicas = obj["spec"]["replicas"]
+                obj["status"] |= {"availableReplicas": replicas, "updatedReplicas": replicas}
+                for ordinal in range(replicas):
+                    self._ensure_pod(obj, f"{ref.name}-{ordinal}")
+        for ref, pod in list(self.objects.items()):
+            if ref.kind == "Pod":
+                owner = pod["metadata"]["ownerReferences"][0]
+                if Ref(owner["kind"], owner["name"]) not in self.objects:
+                    del self.objects[ref]
+                    continue
+                component = pod["metadata"]["labels"][LABEL_STACK_COMPONENT]
+                ready = "False" if component in self.unready else "True"
+                pod["status"]["conditions"] = [{"type": "Ready", "status": ready}]
+
+    def _ensure_pod(self, workload: Manifest, name: str) -> None:
+        ref = Ref("Pod", name)
+        template = workload["spec"]["template"]
+        live = self.objects.get(ref)
+        if workload["kind"] == "Deployment" and live and not _from_template(live, template):
+            live = None
+        if live is None:
+            owner = {"kind": workload["kind"], "name": workload["metadata"]["name"], "controller": True}
+            self.objects[ref] = {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {
+                    **copy.deepcopy(template["metadata"]),
+                    "name": name,
+                    "namespace": "cos",
+                    "uid": f"uid-{next(self._serial)}",
+                    "ownerReferences": [{**owner, "uid": workload["metadata"]["uid"]}],
+                },
+                "spec": copy.deepcopy(template["spec"]),
+                "status": {"podIP": "10.1.0.1", "conditions": []},
+            }
+
+    def converge(self, limit: int = 20) -> Plan:
+        """Passes of operator and cluster until nothing is left to do."""
+        for _ in range(limit):
+            decided = self.step()
+            self.settle()
+            self.now += timedelta(seconds=2)
+            if not (decided.applies or decided.deletes or decided.provisions):
+                self.step()
+                return self.decide()
+        raise AssertionError(f"no rest after {limit} passes: {decided}")
+
+    def pods(self) -> dict[str, str]:
+        """UID of each pod by name."""
+        return {ref.name: obj["metadata"]["uid"] for ref, obj in self.objects.items() if ref.kind == "Pod"}
+
+    def row(self, component: str) -> dict[str, Any]:
+        return next(row for row in self.status["components"] if row["name"] == component)
+
+    def condition(self, kind: str) -> dict[str, Any]:
+        return next(item for item in self.status["conditions"] if item["type"] == kind)
+
+
+def _from_template(pod: Manifest, template: Manifest) -> bool:
+    wanted = template["metadata"]["annotations"]["cos.dev/template-hash"]
+    return bool(pod["metadata"]["annotations"].get("cos.dev/template-hash") == wanted)
