@@ -17,7 +17,7 @@ import os
 import ssl
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -109,7 +109,7 @@ class _Http:
     method: str
     path: str
     query: _Query = ()
-    body: Manifest | None = None
+    body: Manifest | None = field(default=None, repr=False)
     content_type: str = "application/json"
     accept: str = "application/json"
 

@@ -24,7 +24,9 @@ from typing import Any, NamedTuple
 
 #: The API server quotes whole objects in some messages; beyond this a message helps nobody.
 _MAX_MESSAGE = 1000
-_TYPED_PATCH = "failed to create typed patch"
+#: Words of the API server (1.36): the status and its reason alone do not tell these cases apart.
+_OTHER_UID = ("Precondition failed: UID", "uid mismatch", "the UID in the precondition")
+_MALFORMED_APPLY = ("failed to create typed patch", "failed to convert new object")
 _TYPED_PATCH_FIELD = re.compile(r"(?:^|[\s:;])(\.[\w.\[\]\"=/-]+):")
 
 
@@ -141,12 +143,15 @@ def _class_of(code: int, reason: str, text: str, causes: list[Mapping[str, Any]]
         return NamespaceTerminating
     if code == 409 and reason == "AlreadyExists":
         return AlreadyExists
-    if code == 409 and ("Precondition failed" in text or "uid mismatch" in text):
+    if code == 409 and any(words in text for words in _OTHER_UID):
+        return PreconditionFailed
+    # A UID in the body that is not the object's is taken for an attempt to change it.
+    if code == 422 and any(cause.get("field") == "metadata.uid" for cause in causes):
         return PreconditionFailed
     if code in _BY_CODE:
         return _BY_CODE[code]
-    # An apply with an unknown field or a duplicate list key is answered with 500; it will never succeed.
-    if code == 500 and _TYPED_PATCH in text:
+    # An apply with an unknown field, a duplicate list key or a value of another type is answered with 500.
+    if code == 500 and any(words in text for words in _MALFORMED_APPLY):
         return Invalid
     return Unavailable if code >= 500 else KubeError
 

@@ -82,9 +82,9 @@ class QueueRules(RuleBasedStateMachine):
             self.queue.done(key)
         self.now += 1000.0
         left = []
-        while (key := self.queue.take()) is not None:
-            left.append(key)
-            self.queue.done(key)
+        while (taken := self.queue.take()) is not None:
+            left.append(taken)
+            self.queue.done(taken)
         assert sorted(left) == sorted(self.wanted)
 
 
