@@ -1,0 +1,1 @@
+"""A real Kubernetes on a Linux machine without a container engine."""

@@ -1,3 +1,5 @@
+"""`python -m cos_testbed`."""
+
 from cos_testbed.cli import main
 
 main()

@@ -75,6 +75,7 @@ def apply(kubectl: Path, instance: Instance, manifests: Sequence[Manifest]) -> N
 
 
 def manifests(instance: Instance, nodes: Sequence[Node]) -> list[Manifest]:
+    """Every object of the add-ons."""
     return [*dns_manifests(instance), *storage_manifests(nodes)]
 
 

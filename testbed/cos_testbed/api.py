@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import http.client
 import json
 import ssl
+from http import HTTPStatus
 from typing import Any
 
 from cos_testbed.instance import API_PORT, Instance
@@ -37,9 +39,10 @@ class Api:
                 connection.close()
         except (OSError, http.client.HTTPException):
             return None
-        return body if answer.status == 200 else None
+        return body if answer.status == HTTPStatus.OK else None
 
     def get_json(self, path: str) -> dict[str, Any] | None:
+        """The parsed body of a 200 answer, else None."""
         body = self.get(path)
         if body is None:
             return None
@@ -50,9 +53,17 @@ class Api:
         """Whether the server and its etcd serve."""
         return self.get("/readyz") is not None
 
-    def node_is_ready(self, name: str) -> bool:
+    def node_is_ready(self, name: str, *, since: float = 0.0) -> bool:
+        """Whether a node was Ready when its kubelet last said so, at `since` (Unix time) or later.
+
+        What the API remembers of a node from before `down` or a reboot does not tell how it is now.
+        """
         node = self.get_json(f"/api/v1/nodes/{name}")
-        return node is not None and _has_condition(node, "Ready")
+        for condition in (node or {}).get("status", {}).get("conditions", []):
+            if condition["type"] == "Ready":
+                said = dt.datetime.fromisoformat(condition["lastHeartbeatTime"]).timestamp()
+                return bool(condition["status"] == "True" and said >= int(since))
+        return False
 
     def deployment_is_available(self, namespace: str, name: str) -> bool:
         """Whether the newest template is available, not merely an older one."""
@@ -67,8 +78,3 @@ class Api:
             and status.get("availableReplicas", 0) == wanted
             and status.get("replicas", 0) == wanted
         )
-
-
-def _has_condition(item: dict[str, Any], kind: str) -> bool:
-    conditions = item.get("status", {}).get("conditions", [])
-    return any(condition["type"] == kind and condition["status"] == "True" for condition in conditions)

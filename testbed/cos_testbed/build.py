@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import platform
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
+from cos_testbed import locks
 from cos_testbed.errors import PrerequisiteError, TestbedError
 from cos_testbed.pins import GO_MINIMUM, PROGRAMS, GoModule
 from cos_testbed.process import output, run
 from cos_testbed.progress import Progress
 
 BUILD_TIMEOUT_SECONDS = 3600.0
+# Longer than any build of another process that we may have to wait for.
+LOCK_TIMEOUT_SECONDS = 2 * BUILD_TIMEOUT_SECONDS
 NICENESS = 5
 
 
@@ -46,6 +47,7 @@ def pin_hash(module: GoModule) -> str:
 
 
 def is_built(module: GoModule) -> bool:
+    """Whether all of a module's programs are in the cache."""
     return all((bin_dir(module) / program).is_file() for program in module.programs)
 
 
@@ -74,7 +76,11 @@ def ensure_module(module: GoModule, progress: Progress) -> None:
     require_go()
     target = bin_dir(module)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with progress.step(f"Building {module.name} {module.version}") as step, _lock(target):
+    lock = target.with_name(f"{target.name}.lock")
+    with (
+        progress.step(f"Building {module.name} {module.version}") as step,
+        locks.exclusive(lock, timeout=LOCK_TIMEOUT_SECONDS),
+    ):
         if is_built(module):
             step.note("built by another process")
             return
@@ -138,11 +144,3 @@ def parse_go_version(reported: str) -> tuple[int, int]:
     """(major, minor) of a `go version` line; (0, 0) if it has none."""
     found = re.search(r"\bgo(\d+)\.(\d+)", reported)
     return (int(found[1]), int(found[2])) if found else (0, 0)
-
-
-@contextmanager
-def _lock(target: Path) -> Iterator[None]:
-    """Held by one process at a time; the kernel releases it when the holder dies."""
-    with target.with_name(f"{target.name}.lock").open("w") as f:
-        fcntl.flock(f, fcntl.LOCK_EX)
-        yield

@@ -24,16 +24,20 @@ class Hierarchies:
     """The mounted cgroup hierarchies.
 
     `v1` maps a controller (or `name=…`) to its mount point, `v2` is the unified mount point if it has the
-    controllers. Exactly one of them is in use: a hybrid machine counts as v1.
+    controllers. Exactly one of them is in use: a hybrid machine counts as v1. `every` are all mount points,
+    for runc makes a container's cgroup also in a hybrid machine's unified one.
     """
 
     def __init__(self, mountinfo: str, *, v2_controllers: str | None = None) -> None:
         self.v1: dict[str, Path] = {}
         self.v2: Path | None = None
+        self.every: list[Path] = []
         for line in mountinfo.splitlines():
             fields, _, rest = line.partition(" - ")
-            target = Path(_unescape(fields.split()[4]))
-            fs, _, options = (rest.split() + ["", "", ""])[:3]
+            target = Path(unescape_mount(fields.split()[4]))
+            fs, _, options = [*rest.split(), "", "", ""][:3]
+            if fs in ("cgroup", "cgroup2") and target not in self.every:
+                self.every.append(target)
             if fs == "cgroup":
                 for option in options.split(","):
                     if option in ("rw", "xattr", "clone_children") or "release_agent" in option:
@@ -53,6 +57,7 @@ class Hierarchies:
 
     @classmethod
     def of_host(cls) -> Hierarchies:
+        """Those that this process sees."""
         return cls(Path("/proc/self/mountinfo").read_text())
 
     def missing(self) -> list[str]:
@@ -61,12 +66,13 @@ class Hierarchies:
         return [name for name in NEEDED_CONTROLLERS if name not in offered]
 
     def mounts(self) -> list[Path]:
+        """Mount points of the hierarchies in use."""
         return [self.v2] if self.v2 else sorted(set(self.v1.values()))
 
     @property
     def membership(self) -> Path:
         """The hierarchy whose cgroups tell which processes are ours. In v1 one without limits: `pids`."""
-        return self.v2 if self.v2 else self.v1["pids"]
+        return self.v2 or self.v1["pids"]
 
     def create(self, path: str) -> None:
         """Make a cgroup in every hierarchy, able to hold kubelet's limits."""
@@ -126,7 +132,7 @@ class Hierarchies:
     def remove(self, path: str, timeout: float = KILL_TIMEOUT_SECONDS) -> None:
         """Remove an empty cgroup and all below it, in every hierarchy, and parents that hold nothing else."""
         deadline = time.monotonic() + timeout
-        for mount in self.mounts():
+        for mount in self.every:
             root = mount / path.strip("/")
             for group in reversed(list(_tree(root))):
                 while True:
@@ -171,6 +177,6 @@ def _tree(root: Path) -> Iterator[Path]:
                     yield from _tree(child)
 
 
-def _unescape(path: str) -> str:
+def unescape_mount(path: str) -> str:
     """Undo the octal escapes of /proc/self/mountinfo."""
     return re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), path)

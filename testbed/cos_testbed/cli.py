@@ -14,6 +14,7 @@ from cos_testbed import lifecycle, operations
 from cos_testbed.api import Api
 from cos_testbed.build import ensure_binary
 from cos_testbed.errors import TestbedError
+from cos_testbed.images import build_images
 from cos_testbed.instance import Instance, instance_from
 from cos_testbed.progress import Progress
 
@@ -38,6 +39,7 @@ def _options(
 
 @app.command()
 def up(
+    *,
     nodes: Annotated[int | None, typer.Option(help="Number of nodes; default as before, or 1.")] = None,
     control_plane_only: Annotated[
         bool, typer.Option("--control-plane-only", help="Only the API: etcd, API server, controller manager.")
@@ -58,6 +60,7 @@ def down() -> None:
 
 @app.command()
 def clean(
+    *,
     cache: Annotated[bool, typer.Option("--cache", help="Also delete built programs and images.")] = False,
 ) -> None:
     """`down`, and delete the testbed's state: cluster, volumes, registry, logs."""
@@ -101,6 +104,7 @@ def all_images() -> None:
 @app.command()
 def logs(
     component: Annotated[str | None, typer.Argument(help="Without it, list the components.")] = None,
+    *,
     lines: Annotated[int, typer.Option("-n", "--lines")] = 100,
     follow: Annotated[bool, typer.Option("-f", "--follow")] = False,
 ) -> None:
@@ -173,9 +177,6 @@ def main() -> None:
 
 
 def _build_images(names: list[str] | None) -> None:
-    # Imported late: the image builder is needed by two commands only.
-    from cos_testbed.images import build_images
-
     for reference in build_images(names, registry=_instance().registry, progress=Progress()):
         typer.echo(reference)
 

@@ -89,6 +89,7 @@ def component_kubeconfig(instance: Instance, authority: pki.Authority, component
 
 
 def etcd_daemon(instance: Instance, program: Path, files: ControlPlaneFiles) -> Daemon:
+    """One member; it lets in who has a certificate of etcd's own authority."""
     url = f"https://{instance.host_address}:{ETCD_PORT}"
     peer = f"https://{instance.host_address}:{ETCD_PEER_PORT}"
     server = files.etcd_server
@@ -120,6 +121,7 @@ def etcd_daemon(instance: Instance, program: Path, files: ControlPlaneFiles) -> 
 
 
 def apiserver_daemon(instance: Instance, program: Path, files: ControlPlaneFiles) -> Daemon:
+    """Default features and admission, Node and RBAC authorization, an audit log of all requests."""
     return Daemon(
         "kube-apiserver",
         (
@@ -157,6 +159,7 @@ def apiserver_daemon(instance: Instance, program: Path, files: ControlPlaneFiles
 
 
 def controller_manager_daemon(instance: Instance, program: Path, files: ControlPlaneFiles) -> Daemon:
+    """All default controllers, each with its own ServiceAccount."""
     return Daemon(
         "kube-controller-manager",
         (
@@ -166,12 +169,16 @@ def controller_manager_daemon(instance: Instance, program: Path, files: ControlP
             f"--root-ca-file={files.ca}",
             f"--service-account-private-key-file={files.service_account.key}",
             "--use-service-account-credentials=true",
+            # The defaults (20, 30) delay the first start by seconds.
+            "--kube-api-qps=200",
+            "--kube-api-burst=400",
         ),
         inputs=(files.ca, files.controller_manager, files.service_account.key),
     )
 
 
 def scheduler_daemon(instance: Instance, program: Path, files: ControlPlaneFiles) -> Daemon:
+    """The default profile."""
     return Daemon(
         "kube-scheduler",
         (str(program), *_component_flags(instance, files.scheduler, SCHEDULER_PORT)),
@@ -209,6 +216,7 @@ def start(
 
 
 def write_if_changed(path: Path, text: str) -> None:
+    """Write a configuration file, with its folder, unless it says this already."""
     if not path.exists() or path.read_text() != text:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

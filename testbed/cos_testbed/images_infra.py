@@ -34,10 +34,12 @@ class InfraImage:
 
     @property
     def reference(self) -> str:
+        """The name by which pods ask for it."""
         return f"{REGISTRY_NAME}/infra/{self.name}:{self.tag}"
 
     @property
     def source(self) -> Path:
+        """The program on this machine."""
         if self.program in PROGRAMS:
             return bin_dir(PROGRAMS[self.program]) / self.program
         found = shutil.which(self.program)
@@ -47,6 +49,7 @@ class InfraImage:
 
     @property
     def content_hash(self) -> str:
+        """Changes with the program, the Dockerfile and the name."""
         digest = hashlib.sha256(self.reference.encode())
         digest.update((DOCKERFILES / self.name / "Dockerfile").read_bytes())
         module = PROGRAMS.get(self.program)

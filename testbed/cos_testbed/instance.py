@@ -22,6 +22,7 @@ MAX_INSTANCES = 10
 MAX_NODES = 16
 
 REGISTRY_NAME = "testbed.local:5000"
+SUBNET_PREFIX = 16
 API_PORT = 6443
 ETCD_PORT = 2379
 ETCD_PEER_PORT = 2380
@@ -42,10 +43,12 @@ class Node:
 
     @property
     def address(self) -> IPv4Address:
+        """On the bridge's network."""
         return self.instance.network[10 + self.index]
 
     @property
     def pod_network(self) -> IPv4Network:
+        """A /24; the bridge plugin takes its first address."""
         return list(self.instance.pod_network.subnets(new_prefix=24))[self.index]
 
     @property
@@ -55,6 +58,7 @@ class Node:
 
     @property
     def state(self) -> Path:
+        """Survives `down` and a reboot."""
         return self.instance.state / self.name
 
     @property
@@ -64,18 +68,22 @@ class Node:
 
     @property
     def netns(self) -> Path:
+        """A file on which the network namespace is mounted."""
         return self.run / "netns"
 
     @property
     def containerd_socket(self) -> Path:
+        """For `ctr --address` and kubelet."""
         return self.run / "containerd.sock"
 
     @property
     def containerd_state(self) -> Path:
+        """Running tasks, with the mounts that they use."""
         return self.run / "containerd"
 
     @property
     def cni_config(self) -> Path:
+        """Folder of the pod network's configuration."""
         return self.state / "cni"
 
     @property
@@ -107,14 +115,17 @@ class Instance:
 
     @property
     def run(self) -> Path:
+        """Pid files, sockets and mounts; gone after `down`."""
         return RUN_ROOT / str(self.index)
 
     @property
     def logs(self) -> Path:
+        """One file for each daemon."""
         return self.state / "log"
 
     @property
     def pki(self) -> Path:
+        """Keys, certificates and the components' kubeconfigs; mode 0700."""
         return self.state / "pki"
 
     @property
@@ -129,14 +140,17 @@ class Instance:
 
     @property
     def bridge(self) -> str:
+        """The interface that joins the nodes and the host."""
         return f"cos-tb{self.index}"
 
     @property
     def cgroup(self) -> str:
+        """Parent, in each hierarchy, of everything that the instance runs."""
         return f"/cos-testbed/{self.index}"
 
     @property
     def network(self) -> IPv4Network:
+        """Of the bridge: the host and the nodes."""
         return next(self.subnet.subnets(new_prefix=24))
 
     @property
@@ -146,10 +160,12 @@ class Instance:
 
     @property
     def service_network(self) -> IPv4Network:
+        """ClusterIPs; the host reaches them through the first node."""
         return list(self.subnet.subnets(new_prefix=18))[1]
 
     @property
     def pod_network(self) -> IPv4Network:
+        """All pods' addresses."""
         return list(self.subnet.subnets(new_prefix=17))[1]
 
     @property
@@ -159,10 +175,12 @@ class Instance:
 
     @property
     def dns_address(self) -> IPv4Address:
+        """ClusterIP of the cluster's DNS."""
         return self.service_network[10]
 
     @property
     def api_url(self) -> str:
+        """As the host, the nodes and the pods reach it."""
         return f"https://{self.host_address}:{API_PORT}"
 
     @property
@@ -171,6 +189,7 @@ class Instance:
         return f"{self.host_address}:{REGISTRY_PORT}"
 
     def nodes(self, count: int) -> tuple[Node, ...]:
+        """The first `count` nodes that an instance can have."""
         return tuple(Node(self, index) for index in range(count))
 
     @property
@@ -183,6 +202,7 @@ class Instance:
         return self.nodes(count)
 
     def record_nodes(self, count: int) -> None:
+        """Remember, also for after a reboot, how many nodes were asked for."""
         path = self.state / "nodes.json"
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps({"nodes": count}))
@@ -206,6 +226,6 @@ def instance_from(environ: Mapping[str, str] = os.environ, index: int | None = N
         subnet = ipaddress.IPv4Network(text)
     except ValueError as error:
         raise PrerequisiteError(f"COS_TESTBED_SUBNET: {error}") from error
-    if subnet.prefixlen != 16 or not subnet.is_private:
+    if subnet.prefixlen != SUBNET_PREFIX or not subnet.is_private:
         raise PrerequisiteError(f"COS_TESTBED_SUBNET must be a private /16 network, not {text}")
     return Instance(index, subnet)

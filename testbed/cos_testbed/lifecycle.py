@@ -7,20 +7,22 @@ daemon or a reboot needs nothing but the same command again.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-from cos_testbed import addons, controlplane, images_infra, network, node, prereqs, registry, sysctls
+from cos_testbed import addons, controlplane, dns, images_infra, network, node, prereqs, registry, sysctls
 from cos_testbed.api import Api
 from cos_testbed.build import bin_dir, cache_dir, ensure_modules
+from cos_testbed.cgroups import unescape_mount
 from cos_testbed.errors import PrerequisiteError, TestbedError
 from cos_testbed.instance import MAX_NODES, RUN_ROOT, STATE_ROOT, Instance, Node
+from cos_testbed.locks import exclusive
 from cos_testbed.pins import GO_MODULES, PROGRAMS, GoModule
 from cos_testbed.process import output
 from cos_testbed.progress import Progress
@@ -51,7 +53,6 @@ def up(instance: Instance, progress: Progress, *, nodes: int | None, control_pla
     programs = {name: bin_dir(module) / name for name, module in PROGRAMS.items()}
     with locked(instance, progress):
         network.check_subnet(instance)
-        # Binaries of an older pin may still run from here; the record says who owns the host's settings.
         sysctls.acquire(instance)
         for directory in (instance.state, instance.run):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -81,9 +82,8 @@ def down(instance: Instance, progress: Progress) -> None:
     _require_root()
     with locked(instance, progress):
         supervisor = Supervisor(instance)
-        for member in _known_nodes(instance):
-            with progress.step(f"Stopping node {member.name}"):
-                _stop_node(member, supervisor)
+        with progress.step("Stopping the nodes"):
+            _stop_nodes(_known_nodes(instance), supervisor)
         with progress.step("Stopping the control plane"):
             supervisor.stop_all(CONTROL_PLANE_DAEMONS)
             supervisor.stop_all(supervisor.names())
@@ -99,7 +99,7 @@ def down(instance: Instance, progress: Progress) -> None:
             remove_log_links(instance)
             sysctls.release(instance)
             shutil.rmtree(instance.run, ignore_errors=True)
-    _lock_path(instance).unlink(missing_ok=True)
+        _lock_path(instance).unlink()
     with contextlib.suppress(OSError):
         RUN_ROOT.rmdir()
 
@@ -108,11 +108,14 @@ def clean(instance: Instance, progress: Progress, *, cache: bool) -> None:
     """`down`, then delete all state of the instance; with `cache` also what was built for all instances."""
     down(instance, progress)
     with progress.step(f"Deleting {instance.state}"):
-        shutil.rmtree(instance.state, ignore_errors=False) if instance.state.exists() else None
+        if instance.state.exists():
+            shutil.rmtree(instance.state)
         with contextlib.suppress(OSError):
             STATE_ROOT.rmdir()
     if cache and cache_dir().exists():
         with progress.step(f"Deleting {cache_dir()}"):
+            # An image build that was killed leaves its layers mounted.
+            unmount_below(cache_dir())
             shutil.rmtree(cache_dir())
 
 
@@ -136,16 +139,16 @@ def unmount_below(directory: Path) -> None:
 
 def mounts_below(directory: Path, mountinfo: str) -> list[Path]:
     """Mount points in a directory, last mounted first."""
-    points = [Path(_unescape(line.split()[4])) for line in mountinfo.splitlines()]
+    points = [Path(unescape_mount(line.split()[4])) for line in mountinfo.splitlines()]
     return [point for point in reversed(points) if point.is_relative_to(directory)]
 
 
 def remove_log_links(instance: Instance) -> None:
-    """kubelet links every container's log from one fixed folder of the host; ours point into our state."""
+    """Remove our links from the one folder of the host where every kubelet links its containers' logs."""
     if not KUBELET_LOG_LINKS.is_dir():
         return
     for link in KUBELET_LOG_LINKS.iterdir():
-        if link.is_symlink() and Path(os.readlink(link)).is_relative_to(instance.state):
+        if link.is_symlink() and link.readlink().is_relative_to(instance.state):
             link.unlink()
     with contextlib.suppress(OSError):
         KUBELET_LOG_LINKS.rmdir()
@@ -153,24 +156,12 @@ def remove_log_links(instance: Instance) -> None:
 
 @contextmanager
 def locked(instance: Instance, progress: Progress) -> Iterator[None]:
-    """One command at a time changes an instance; the kernel frees the lock when its holder dies."""
-    RUN_ROOT.mkdir(parents=True, exist_ok=True)
-    with _lock_path(instance).open("a") as f:
-        deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
-        told = False
-        while True:
-            try:
-                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise TestbedError(
-                        f"another command has held {_lock_path(instance)} for {LOCK_TIMEOUT_SECONDS:.0f} s"
-                    ) from None
-                if not told:
-                    progress.info("Waiting for another testbed command to end")
-                    told = True
-                time.sleep(0.2)
+    """One command at a time changes an instance."""
+
+    def tell() -> None:
+        progress.info("Waiting for another testbed command to end")
+
+    with exclusive(_lock_path(instance), timeout=LOCK_TIMEOUT_SECONDS, on_wait=tell):
         yield
 
 
@@ -195,31 +186,43 @@ def _known_nodes(instance: Instance) -> tuple[Node, ...]:
     return tuple(n for n in every if n in recorded or n.run.exists())
 
 
-def _stop_node(member: Node, supervisor: Supervisor) -> None:
-    """kubelet first, so that it restarts nothing; then the containers, gently at first; then containerd."""
-    kubelet, proxy, containerd = node.daemon_names(member)
-    supervisor.stop_all([kubelet, proxy])
+def _stop_nodes(members: Sequence[Node], supervisor: Supervisor) -> None:
+    """Stop kubelet first, so that it restarts nothing; then the containers, gently at first; then containerd."""
     groups = supervisor.hierarchies
-    groups.signal_all(member.cgroup, signal.SIGTERM)
+    for member in members:
+        supervisor.stop_all([member.daemon("kubelet"), member.daemon("kube-proxy")])
+        groups.signal_all(member.cgroup, signal.SIGTERM)
     deadline = time.monotonic() + CONTAINER_GRACE_SECONDS
-    while groups.processes(member.cgroup) and time.monotonic() < deadline:
+    while any(groups.processes(member.cgroup) for member in members) and time.monotonic() < deadline:
         time.sleep(0.1)
-    groups.kill_all(member.cgroup)
-    supervisor.stop(containerd)
+    for member in members:
+        groups.kill_all(member.cgroup)
+        supervisor.stop(member.daemon("containerd"))
 
 
 def _wait_for_addons(instance: Instance, supervisor: Supervisor) -> None:
+    """Wait for the Deployments, and for a DNS answer: their status can be from before a reboot."""
     api = Api(instance)
     for namespace, name in addons.DEPLOYMENTS:
-        deadline = time.monotonic() + ADDON_TIMEOUT_SECONDS
-        while not api.deployment_is_available(namespace, name):
-            if time.monotonic() > deadline:
-                raise TestbedError(
-                    f"Deployment {namespace}/{name} is not available after {ADDON_TIMEOUT_SECONDS:.0f} s: "
-                    f"see 'kubectl -n {namespace} describe pods'",
-                    log=supervisor.log("node-0-kubelet"),
-                )
-            time.sleep(0.2)
+        _wait(
+            partial(api.deployment_is_available, namespace, name),
+            f"Deployment {namespace}/{name} is not available: see 'kubectl -n {namespace} describe pods'",
+            supervisor,
+        )
+    _wait(
+        lambda: dns.answers(instance.dns_address),
+        f"DNS at {instance.dns_address} does not answer: see 'kubectl -n kube-system logs deploy/coredns'",
+        supervisor,
+    )
+
+
+def _wait(ready: Callable[[], bool], problem: str, supervisor: Supervisor) -> None:
+    deadline = time.monotonic() + ADDON_TIMEOUT_SECONDS
+    while not ready():
+        if time.monotonic() > deadline:
+            log = supervisor.log(supervisor.instance.nodes(1)[0].daemon("kubelet"))
+            raise TestbedError(f"after {ADDON_TIMEOUT_SECONDS:.0f} s {problem}", log=log)
+        time.sleep(0.2)
 
 
 def _require_root() -> None:
@@ -227,7 +230,3 @@ def _require_root() -> None:
         raise PrerequisiteError(
             "the testbed's processes and namespaces belong to root: run it as root (sudo)"
         )
-
-
-def _unescape(path: str) -> str:
-    return path.encode().decode("unicode_escape")

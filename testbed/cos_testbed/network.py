@@ -83,11 +83,12 @@ def ensure_service_route(node: Node) -> None:
 
 
 def in_node(node: Node) -> list[str]:
-    """Prefix that runs a command in the node's network. (`ip netns exec` would hide the cgroup mounts.)"""
+    """Prefix that runs a command in the node's network; `ip netns exec` would hide the cgroup mounts."""
     return ["nsenter", f"--net={node.netns}"]
 
 
 def netns_exists(node: Node) -> bool:
+    """Whether a namespace is mounted on the file; the file alone, after a reboot, is none."""
     return node.netns in mounts_of_type(_NSFS)
 
 

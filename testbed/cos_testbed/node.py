@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from cos_testbed.controlplane import component_kubeconfig, write_if_changed
 from cos_testbed.errors import TestbedError
 from cos_testbed.images_infra import SANDBOX, import_into
 from cos_testbed.instance import REGISTRY_NAME, Instance, Node
-from cos_testbed.supervise import Daemon, Supervisor
+from cos_testbed.supervise import Daemon, Supervisor, uptime_seconds
 
 KUBELET_PORT = 10250
 START_TIMEOUT_SECONDS = 60.0
@@ -27,7 +28,7 @@ DISABLED_CONTAINERD_PLUGINS = ("io.containerd.internal.v1.opt", "io.containerd.n
 
 
 def render_containerd(node: Node, *, runc: str, cni_programs: Path) -> str:
-    """containerd's config.toml; nothing of it lies outside the instance's directories."""
+    """The config.toml of containerd; nothing of it lies outside the instance's directories."""
     run = node.run
     return f"""\
 version = 3
@@ -144,6 +145,7 @@ def kubelet_config(node: Node, *, ca: Path, serving: pki.KeyPair) -> dict[str, A
 
 
 def containerd_daemon(node: Node, programs: Mapping[str, Path]) -> Daemon:
+    """The container runtime; its shims and containers outlive its restart."""
     runc = shutil.which("runc")
     if runc is None:
         raise TestbedError("runc is not in PATH: install Debian's package 'runc'")
@@ -161,6 +163,7 @@ def containerd_daemon(node: Node, programs: Mapping[str, Path]) -> Daemon:
 
 
 def kubelet_daemon(node: Node, program: Path) -> Daemon:
+    """With certificates of the cluster's authority, as client and as server."""
     instance = node.instance
     authority = pki.cluster_authority(instance)
     user = f"system:node:{node.name}"
@@ -190,6 +193,7 @@ def kubelet_daemon(node: Node, program: Path) -> Daemon:
 
 
 def kube_proxy_daemon(node: Node, program: Path) -> Daemon:
+    """Translates Service addresses by iptables in the node's namespace."""
     instance = node.instance
     kubeconfig = component_kubeconfig(instance, pki.cluster_authority(instance), "kube-proxy")
     return Daemon(
@@ -238,13 +242,20 @@ def start(node: Node, peers: Sequence[Node], supervisor: Supervisor, programs: M
 
 
 def wait_ready(node: Node, supervisor: Supervisor) -> None:
+    """Wait until the kubelet that runs now says that its node is Ready."""
     api = Api(node.instance)
-    supervisor.wait(node.daemon("kubelet"), lambda: api.node_is_ready(node.name), READY_TIMEOUT_SECONDS, 0.2)
+    kubelet = supervisor.find(node.daemon("kubelet"))
+    started = time.time() - uptime_seconds(kubelet) if kubelet else 0.0
+
+    def ready() -> bool:
+        return api.node_is_ready(node.name, since=started)
+
+    supervisor.wait(node.daemon("kubelet"), ready, READY_TIMEOUT_SECONDS, 0.2)
 
 
 def daemon_names(node: Node) -> tuple[str, ...]:
-    """In the order in which they are stopped; containers end between the second and the third."""
-    return tuple(node.daemon(program) for program in ("kubelet", "kube-proxy", "containerd"))
+    """In the order in which they start."""
+    return tuple(node.daemon(program) for program in ("containerd", "kube-proxy", "kubelet"))
 
 
 def _listens(path: Path) -> Callable[[], bool]:

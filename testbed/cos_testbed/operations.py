@@ -32,7 +32,7 @@ def daemon_statuses(instance: Instance) -> list[DaemonStatus]:
     supervisor = Supervisor(instance)
     names = list(reversed(CONTROL_PLANE_DAEMONS))
     for member in instance.recorded_nodes:
-        names.extend(reversed(nodes.daemon_names(member)))
+        names.extend(nodes.daemon_names(member))
     found = []
     for name in names:
         running = supervisor.find(name)
@@ -103,6 +103,7 @@ def container_pid(member: Node, identifier: str) -> int:
 
 
 def components_with_logs(instance: Instance) -> list[str]:
+    """Names that `show_log` takes."""
     return sorted(path.stem for path in instance.logs.glob("*.log"))
 
 

@@ -29,10 +29,12 @@ class GoModule:
 
     @property
     def source(self) -> Path:
+        """The folder with its go.mod."""
         return GO_MODULES_DIR / self.name
 
     @property
     def ldflags(self) -> str:
+        """Linker flags: no debugging symbols, the version stamped in."""
         return " ".join(["-s", "-w", *(f"-X {variable}={value}" for variable, value in self.stamps)])
 
 

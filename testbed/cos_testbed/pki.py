@@ -143,6 +143,7 @@ class Authority:
 
 
 def cluster_authority(instance: Instance) -> Authority:
+    """Signs what the API server trusts."""
     return Authority(instance.pki, "ca")
 
 

@@ -25,6 +25,7 @@ class Step:
         self.remark = ""
 
     def note(self, remark: str) -> None:
+        """Say more in the line that reports the end."""
         self.remark = remark
 
     @property
@@ -33,6 +34,7 @@ class Step:
         return time.monotonic() - self.started
 
     def report(self, state: str) -> str:
+        """The line that reports the end."""
         remark = f" ({self.remark})" if self.remark else ""
         return f"{self.title}: {state} in {self.elapsed:.1f} s{remark}"
 

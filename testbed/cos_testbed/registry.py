@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+from http import HTTPStatus
 from pathlib import Path
 
 from cos_testbed.controlplane import write_if_changed
@@ -17,9 +18,15 @@ START_TIMEOUT_SECONDS = 30.0
 
 
 def daemon(instance: Instance, program: Path) -> Daemon:
+    """The registry, storing below the instance's state."""
     config = instance.state / "registry.yaml"
     write_if_changed(config, render_config(instance))
-    return Daemon("registry", (str(program), "serve", str(config)), inputs=(config,))
+    return Daemon(
+        "registry",
+        (str(program), "serve", str(config)),
+        inputs=(config,),
+        environment=(("OTEL_TRACES_EXPORTER", "none"),),
+    )
 
 
 def render_config(instance: Instance) -> str:
@@ -50,7 +57,7 @@ def _answers(instance: Instance) -> bool:
     connection = http.client.HTTPConnection(str(instance.host_address), REGISTRY_PORT, timeout=2.0)
     try:
         connection.request("GET", "/v2/")
-        return connection.getresponse().status == 200
+        return connection.getresponse().status == HTTPStatus.OK
     except (OSError, http.client.HTTPException):
         return False
     finally:

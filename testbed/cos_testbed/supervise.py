@@ -53,11 +53,13 @@ class Daemon:
 
     @property
     def command(self) -> list[str]:
+        """The argument vector, with the way into the namespace."""
         enter = ["nsenter", f"--net={self.netns}"] if self.netns else []
         return [*enter, *self.argv]
 
     @property
     def fingerprint(self) -> str:
+        """Changes when a running daemon must be restarted."""
         digest = hashlib.sha256("\0".join([*self.command, *map("=".join, self.environment)]).encode())
         for path in self.inputs:
             digest.update(path.read_bytes())
@@ -116,6 +118,7 @@ class Supervisor:
         return sorted(path.name for path in self.pids.glob("*") if path.suffix != ".tmp")
 
     def log(self, name: str) -> Path:
+        """A daemon's log file."""
         return self.instance.logs / f"{name}.log"
 
     def ensure(self, daemon: Daemon) -> bool:
@@ -178,6 +181,7 @@ class Supervisor:
         (self.pids / name).unlink(missing_ok=True)
 
     def stop_all(self, names: Sequence[str]) -> None:
+        """Stop daemons one after the other."""
         for name in names:
             self.stop(name)
 
@@ -219,8 +223,10 @@ def terminate(process: ProcessId, patience: float) -> None:
 
 
 def uptime_seconds(process: ProcessId) -> float:
+    """Seconds since the process started."""
     return float(Path("/proc/uptime").read_text().split()[0]) - process.start / CLOCK_TICKS
 
 
 def boot_id() -> str:
+    """The kernel's name of the present boot."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -5,7 +5,6 @@ kubelet itself changes some of them. Several instances share the host, so the re
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from cos_testbed.instance import RUN_ROOT, Instance
+from cos_testbed.locks import exclusive
 from cos_testbed.supervise import boot_id
 
-# Elasticsearch refuses to start below this.
+LOCK_TIMEOUT_SECONDS = 10.0
 WANTED_MINIMUM = {
+    # Elasticsearch refuses to start below this.
     "vm.max_map_count": 262144,
     # Each kubelet and containerd watches many directories.
     "fs.inotify.max_user_instances": 1024,
@@ -58,10 +59,12 @@ def release(instance: Instance) -> None:
 
 
 def read(name: str) -> str:
+    """The kernel's value of a setting such as `vm.max_map_count`."""
     return _path(name).read_text().strip()
 
 
 def write(name: str, value: str) -> None:
+    """Set a setting of the kernel."""
     _path(name).write_text(value)
 
 
@@ -72,19 +75,16 @@ def _path(name: str) -> Path:
 @contextmanager
 def _record() -> Iterator[dict[str, Any]]:
     """The record, locked; values from before a reboot do not count."""
-    RUN_ROOT.mkdir(parents=True, exist_ok=True)
     path = RUN_ROOT / "sysctls.json"
-    with path.open("a+") as f:
-        fcntl.flock(f, fcntl.LOCK_EX)
-        f.seek(0)
-        text = f.read()
-        record: dict[str, Any] = json.loads(text) if text else {}
+    with exclusive(RUN_ROOT / "sysctls.lock", timeout=LOCK_TIMEOUT_SECONDS):
+        record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
         if record.get("boot") != boot_id():
             record = {"boot": boot_id(), "holders": [], "values": {}}
         yield record
-        f.seek(0)
-        f.truncate()
         if record["holders"]:
-            json.dump(record, f)
+            temporary = path.with_suffix(".tmp")
+            temporary.write_text(json.dumps(record))
+            temporary.rename(path)
         else:
-            path.unlink()
+            path.unlink(missing_ok=True)
+            (RUN_ROOT / "sysctls.lock").unlink()
