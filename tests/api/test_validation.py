@@ -1,0 +1,250 @@
+"""Each rule of `CosStack` with a manifest that it accepts and one that it refuses, at the real API server.
+
+The operator applies the same rules to stored objects: each refused spec is refused by the models too.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from cos_controllers.parsing import InvalidStack, parse_stack
+
+ROUTES: dict[str, Any] = {"elasticsearch": {}}
+
+
+def traefik(*routes: dict[str, Any]) -> dict[str, Any]:
+    return {**ROUTES, "traefik": {"routes": list(routes)}}
+
+
+def route(name: str = "a", **fields: Any) -> dict[str, Any]:
+    return {"name": name, "component": "elasticsearch", **fields}
+
+
+#: name: (accepted spec, refused spec, the field and words of the refusal)
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
+    "at least one component": (
+        {"redis": {}},
+        {},
+        ("spec", "at least one component", "redis: {}"),
+    ),
+    "deletion policy": (
+        {"redis": {}, "deletionPolicy": "Delete"},
+        {"redis": {}, "deletionPolicy": "Keep"},
+        ("spec.deletionPolicy", '"Retain", "Delete"'),
+    ),
+    "max clients": (
+        {"redis": {"maxClients": 1}},
+        {"redis": {"maxClients": 0}},
+        ("spec.redis.maxClients", "greater than or equal to 1"),
+    ),
+    "redis version": (
+        {"redis": {"version": "8.0.2"}},
+        {"redis": {"version": "7.2"}},
+        ("spec.redis.version",),
+    ),
+    "redis reserved parameter": (
+        {"redis": {"parameters": {"appendfsync": "always"}}},
+        {"redis": {"parameters": {"requirepass": "x"}}},
+        ("spec.redis.parameters", "what the operator owns", "requirepass"),
+    ),
+    "redis parameter on one line": (
+        {"redis": {"parameters": {"notify-keyspace-events": "Ex $"}}},
+        {"redis": {"parameters": {"appendfsync": "always\nrequirepass x"}}},
+        ("spec.redis.parameters", "on one line"),
+    ),
+    "redis memory": (
+        {"redis": {"resources": {"limits": {"memory": "64Mi"}}}},
+        {"redis": {"resources": {"limits": {"memory": "16Mi"}}}},
+        ("spec.redis.resources.limits.memory", "32Mi or more"),
+    ),
+    "memory limit is set": (
+        {"neo4j": {"resources": {"limits": {"memory": "2Gi"}}}},
+        {"neo4j": {"resources": {"limits": {"cpu": 2}}}},
+        ("spec.neo4j.resources.limits.memory", "768Mi or more", "heap"),
+    ),
+    "elasticsearch memory": (
+        {"elasticsearch": {"resources": {"limits": {"memory": "1Gi"}}}},
+        {"elasticsearch": {"resources": {"limits": {"memory": "512Mi"}}}},
+        ("spec.elasticsearch.resources.limits.memory", "768Mi or more"),
+    ),
+    "cpu is a quantity": (
+        {"redis": {"resources": {"requests": {"cpu": 1}, "limits": {"memory": "64Mi"}}}},
+        {"redis": {"resources": {"requests": {"cpu": "one"}, "limits": {"memory": "64Mi"}}}},
+        ("spec.redis.resources.requests.cpu", "for example 250m"),
+    ),
+    "request within limit": (
+        {"redis": {"resources": {"requests": {"memory": "64Mi"}, "limits": {"memory": "64Mi"}}}},
+        {"redis": {"resources": {"requests": {"memory": "1Gi"}, "limits": {"memory": "64Mi"}}}},
+        ("spec.redis.resources.requests.memory", "must not exceed limits.memory"),
+    ),
+    "storage size": (
+        {"redis": {"storage": {"size": "1.5Gi"}}},
+        {"redis": {"storage": {"size": "0"}}},
+        ("spec.redis.storage.size", "for example 10Gi"),
+    ),
+    "operator's labels": (
+        {"redis": {"podMetadata": {"labels": {"team": "cos"}}}},
+        {"redis": {"podMetadata": {"labels": {"app.kubernetes.io/name": "x"}}}},
+        ("spec.redis.podMetadata.labels", "belong to the operator"),
+    ),
+    "operator's annotations": (
+        {"redis": {"podMetadata": {"annotations": {"note": "x"}}}},
+        {"redis": {"podMetadata": {"annotations": {"cos.dev/template-hash": "x"}}}},
+        ("spec.redis.podMetadata.annotations", "belong to the operator"),
+    ),
+    "postgres name": (
+        {"postgres": [{"name": "prod"}]},
+        {"postgres": [{"name": "Prod-1"}]},
+        ("spec.postgres[0].name",),
+    ),
+    "postgres is no engine": (
+        {"postgres": [{"name": "dev"}]},
+        {"postgres": [{"name": "redis"}]},
+        ("spec.postgres[0].name", "name of an engine"),
+    ),
+    "postgres names differ": (
+        {"postgres": [{"name": "prod"}, {"name": "dev"}]},
+        {"postgres": [{"name": "prod"}, {"name": "prod"}]},
+        ("spec.postgres[1]", "Duplicate value"),
+    ),
+    "postgres version": (
+        {"postgres": [{"name": "prod", "version": "17.5"}]},
+        {"postgres": [{"name": "prod", "version": "16"}]},
+        ("spec.postgres[0].version",),
+    ),
+    "postgres reserved parameter": (
+        {"postgres": [{"name": "prod", "parameters": {"max_connections": "50"}}]},
+        {"postgres": [{"name": "prod", "parameters": {"archive_command": "rm -rf /"}}]},
+        ("spec.postgres[0].parameters", "what the operator owns", "archive_command"),
+    ),
+    "elasticsearch reserved prefix": (
+        {"elasticsearch": {"settings": {"action.auto_create_index": "false"}}},
+        {"elasticsearch": {"settings": {"xpack.security.enabled": "false"}}},
+        ("spec.elasticsearch.settings", "xpack.security.*"),
+    ),
+    "neo4j reserved prefix": (
+        {"neo4j": {"settings": {"db.transaction.timeout": "30s"}}},
+        {"neo4j": {"settings": {"server.directories.data": "/tmp"}}},
+        ("spec.neo4j.settings", "server.directories.*"),
+    ),
+    "traefik version is full": (
+        {"traefik": {"version": "v3.6.12"}},
+        {"traefik": {"version": "v3"}},
+        ("spec.traefik.version",),
+    ),
+    "traefik replicas": (
+        {"traefik": {"replicas": 2}},
+        {"traefik": {"replicas": 0}},
+        ("spec.traefik.replicas", "greater than or equal to 1"),
+    ),
+    "a route has one backend": (
+        traefik(route()),
+        traefik(route(service={"name": "x", "port": 80})),
+        ("spec.traefik.routes[0]", "exactly one of component or service"),
+    ),
+    "a route's component is there": (
+        traefik(route()),
+        {"redis": {}, "traefik": {"routes": [route()]}},
+        ("spec.traefik.routes", "does not have"),
+    ),
+    "route paths": (
+        traefik(route(path="/api/v1")),
+        traefik(route(path="/a`) || Path(`/")),
+        ("spec.traefik.routes[0].path", "must start with /"),
+    ),
+    "route hosts": (
+        traefik(route(host="search.example.com")),
+        traefik(route(host="Search Example")),
+        ("spec.traefik.routes[0].host", "lower case"),
+    ),
+    "routes do not collide": (
+        traefik(route("a", path="/a"), route("b", path="/b")),
+        traefik(route("a", path="/a"), route("b", path="/a")),
+        ("spec.traefik.routes", "must not repeat a host and path"),
+    ),
+    "route names differ": (
+        traefik(route("a", path="/a"), route("b", path="/b")),
+        traefik(route("a", path="/a"), route("a", path="/b")),
+        ("spec.traefik.routes[1]", "Duplicate value"),
+    ),
+    "a service port": (
+        traefik({"name": "a", "service": {"name": "api", "port": 80}}),
+        traefik({"name": "a", "service": {"name": "api", "port": 70000}}),
+        ("spec.traefik.routes[0].service.port", "less than or equal to 65535"),
+    ),
+    "service type": (
+        {"traefik": {"service": {"type": "NodePort"}}},
+        {"traefik": {"service": {"type": "ExternalName"}}},
+        ("spec.traefik.service.type", "LoadBalancer"),
+    ),
+}
+
+#: The API server refuses these by list type, which the models do not know.
+ONLY_BY_SCHEMA = frozenset({"postgres names differ", "route names differ"})
+
+
+def manifest(spec: dict[str, Any], name: str = "cos") -> dict[str, Any]:
+    return {
+        "apiVersion": "cos.dev/v1alpha1",
+        "kind": "CosStack",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": spec,
+    }
+
+
+Kubectl = Callable[..., str]
+
+
+def refusal(kubectl: Kubectl, obj: dict[str, Any], capfd: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(subprocess.CalledProcessError):
+        kubectl("apply", "--dry-run=server", "-f", "-", stdin=json.dumps(obj))
+    return capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_accepted(kubectl: Kubectl, name: str) -> None:
+    kubectl("apply", "--dry-run=server", "-f", "-", stdin=json.dumps(manifest(CASES[name][0])))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_refused_in_words_that_name_the_field(
+    kubectl: Kubectl, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = refusal(kubectl, manifest(CASES[name][1]), capfd)
+    for words in CASES[name][2]:
+        assert words in text
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_operator_applies_the_same_rules(name: str) -> None:
+    parse_stack(manifest(CASES[name][0]))
+    if name not in ONLY_BY_SCHEMA:
+        with pytest.raises(InvalidStack):
+            parse_stack(manifest(CASES[name][1]))
+
+
+@pytest.mark.parametrize("name", ["a" * 31, "9cos", "cos.prod"])
+def test_refused_names(kubectl: Kubectl, name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    obj = manifest({"redis": {}}, name)
+    assert "metadata.name must be at most 30" in refusal(kubectl, obj, capfd)
+    with pytest.raises(InvalidStack):
+        parse_stack(obj)
+
+
+def test_an_unknown_field_is_refused_by_name(kubectl: Kubectl, capfd: pytest.CaptureFixture[str]) -> None:
+    assert 'unknown field "spec.redis.maxclients"' in refusal(
+        kubectl, manifest({"redis": {"maxclients": 3}}), capfd
+    )
+
+
+def test_defaults_are_stored(kubectl: Kubectl) -> None:
+    done = kubectl(
+        "apply", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(manifest({"redis": {}}))
+    )
+    redis = json.loads(done)["spec"]["redis"]
+    assert redis["version"] == "8.0"
+    assert redis["storage"]["size"] == "1Gi"
