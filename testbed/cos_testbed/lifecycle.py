@@ -44,7 +44,7 @@ def up(instance: Instance, progress: Progress, *, nodes: int | None, control_pla
 
     `nodes` None means as many as before, or one. Nodes that run stay when only the control plane is asked for.
     """
-    count = _node_count(instance, nodes)
+    count = node_count(instance, nodes)
     modules = CONTROL_PLANE_MODULES if control_plane_only else CLUSTER_MODULES
     tools = prereqs.CONTROL_PLANE_TOOLS if control_plane_only else prereqs.NODE_TOOLS
     prereqs.check(modules, tools, containers=not control_plane_only)
@@ -169,7 +169,8 @@ def _lock_path(instance: Instance) -> Path:
     return RUN_ROOT / f"{instance.index}.lock"
 
 
-def _node_count(instance: Instance, wanted: int | None) -> int:
+def node_count(instance: Instance, wanted: int | None) -> int:
+    """How many nodes `up` makes; raises PrerequisiteError for a number that it cannot."""
     have = len(instance.recorded_nodes)
     count = wanted if wanted is not None else max(have, 1)
     if not 1 <= count <= MAX_NODES:

@@ -74,16 +74,17 @@ class Authority:
     def _is_good(self, pair: KeyPair, names: list[x509.GeneralName]) -> bool:
         if not (pair.certificate.exists() and pair.key.exists()):
             return False
-        certificate = x509.load_pem_x509_certificate(pair.certificate.read_bytes())
+        try:
+            certificate = x509.load_pem_x509_certificate(pair.certificate.read_bytes())
+            certificate.verify_directly_issued_by(self._certificate)
+        except (ValueError, TypeError, InvalidSignature):
+            return False
         if certificate.not_valid_after_utc < dt.datetime.now(dt.UTC) + RENEW_BEFORE:
             return False
         try:
-            certificate.verify_directly_issued_by(self._certificate)
             have = list(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
         except x509.ExtensionNotFound:
             have = []
-        except (ValueError, TypeError, InvalidSignature):
-            return False
         return have == names
 
     def _create(self, name: str) -> None:

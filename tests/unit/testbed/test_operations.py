@@ -1,0 +1,133 @@
+"""Finding the container that a signal is for, and the words of the command line."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from cos_testbed import cli, dns, lifecycle, operations
+from cos_testbed.errors import TestbedError
+from cos_testbed.instance import Instance
+
+
+def pod(*containers: str, running: str = "") -> dict[str, Any]:
+    statuses = [
+        {
+            "name": name,
+            "containerID": f"containerd://id-of-{name}",
+            "state": {"running": {}} if name == running else {"waiting": {}},
+        }
+        for name in containers
+    ]
+    return {
+        "metadata": {"namespace": "cos", "name": "p"},
+        "spec": {"containers": [{"name": name} for name in containers]},
+        "status": {"containerStatuses": statuses},
+    }
+
+
+def test_the_only_container_needs_no_name() -> None:
+    assert operations.running_container_id(pod("a", running="a"), None) == "id-of-a"
+
+
+def test_one_of_several_is_named() -> None:
+    assert operations.running_container_id(pod("a", "b", running="b"), "b") == "id-of-b"
+
+
+@pytest.mark.parametrize(
+    ("found", "container", "complaint"),
+    [
+        (pod("a", "b"), None, "has containers a, b: name one with -c"),
+        (pod("a"), None, "container a of pod cos/p is not running"),
+        (pod("a", running="a"), "c", "pod cos/p has no started container c"),
+    ],
+)
+def test_without_a_target_nothing_is_signalled(
+    found: dict[str, Any], container: str | None, complaint: str
+) -> None:
+    with pytest.raises(TestbedError, match=complaint):
+        operations.running_container_id(found, container)
+
+
+@pytest.mark.parametrize("name", ["KILL", "kill", "SIGKILL", "9"])
+def test_signals_have_many_names(name: str) -> None:
+    assert cli.parse_signal(name) is signal.SIGKILL
+
+
+@pytest.mark.parametrize("name", ["FOO", "0", "999"])
+def test_an_unknown_signal_is_refused(name: str) -> None:
+    with pytest.raises(TestbedError, match=name):
+        cli.parse_signal(name)
+
+
+def test_every_command_explains_itself() -> None:
+    commands = [command.name or command.callback.__name__ for command in cli.app.registered_commands]  # type: ignore[union-attr]
+    for command in commands:
+        shown = CliRunner().invoke(cli.app, [command, "--help"])
+        assert shown.exit_code == 0
+        assert "Usage:" in shown.output
+
+
+def test_kubeconfig_of_no_testbed_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cos_testbed.instance.STATE_ROOT", tmp_path)
+    result = CliRunner().invoke(cli.app, ["kubeconfig"])
+    assert isinstance(result.exception, TestbedError)
+    assert "run 'up' first" in str(result.exception)
+
+
+def test_kubeconfig_prints_the_path_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cos_testbed.instance.STATE_ROOT", tmp_path)
+    path = Instance().kubeconfig
+    path.parent.mkdir()
+    path.touch()
+    assert CliRunner().invoke(cli.app, ["--instance", "0", "kubeconfig"]).stdout == f"{path}\n"
+
+
+def test_mounts_are_undone_innermost_first() -> None:
+    mountinfo = "".join(
+        f"{n} 1 0:{n} / {path} rw - tmpfs tmpfs rw\n"
+        for n, path in enumerate(["/", "/state/0", "/state/0/pods/a", "/state/0/pods/a/b", "/state/01"])
+    )
+    assert lifecycle.mounts_below(Path("/state/0"), mountinfo) == [
+        Path("/state/0/pods/a/b"),
+        Path("/state/0/pods/a"),
+        Path("/state/0"),
+    ]
+
+
+def test_a_testbed_grows_but_shrinks_only_by_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cos_testbed.instance.STATE_ROOT", tmp_path)
+    instance = Instance()
+    instance.state.mkdir()
+    assert lifecycle.node_count(instance, None) == 1
+    instance.record_nodes(2)
+    assert lifecycle.node_count(instance, None) == 2
+    assert lifecycle.node_count(instance, 3) == 3
+    with pytest.raises(TestbedError, match="has 2 nodes; to make it smaller, run 'clean' first"):
+        lifecycle.node_count(instance, 1)
+    with pytest.raises(TestbedError, match="from 1 to 16, not 0"):
+        lifecycle.node_count(instance, 0)
+
+
+def test_a_dns_question_in_wire_format() -> None:
+    asked = dns.query(0x1234, "a.bc")
+    assert asked == b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00" + b"\x01a\x02bc\x00\x00\x01\x00\x01"
+
+
+@pytest.mark.parametrize(
+    ("response", "good"),
+    [
+        (b"\x12\x34\x81\x80\x00\x01\x00\x01\x00\x00\x00\x00", True),
+        (b"\x12\x35\x81\x80\x00\x01\x00\x01\x00\x00\x00\x00", False),
+        (b"\x12\x34\x81\x83\x00\x01\x00\x01\x00\x00\x00\x00", False),
+        (b"\x12\x34\x81\x80\x00\x01\x00\x00\x00\x00\x00\x00", False),
+        (b"\x12", False),
+    ],
+    ids=["answer", "other question", "NXDOMAIN", "no answer", "short"],
+)
+def test_a_dns_response_is_judged(response: bytes, good: bool) -> None:  # noqa: FBT001
+    assert dns.has_answer(0x1234, response) is good
