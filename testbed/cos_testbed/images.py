@@ -6,13 +6,11 @@ one request, one that only the registry lacks costs a push, and anything else is
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import http.client
 import json
 import os
 import tempfile
-import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +21,7 @@ from typing import Any
 from cos_testbed.build import NICENESS, bin_dir, cache_dir, ensure_binary
 from cos_testbed.errors import TestbedError
 from cos_testbed.instance import REGISTRY_NAME, RUN_ROOT
+from cos_testbed.locks import exclusive
 from cos_testbed.pins import PROGRAMS
 from cos_testbed.prereqs import install_tools
 from cos_testbed.process import output, run
@@ -37,6 +36,7 @@ LOCAL_AUTHORITIES = Path("/usr/local/share/ca-certificates")
 
 BUILD_TIMEOUT_SECONDS = 1800.0
 PUSH_TIMEOUT_SECONDS = 300.0
+STORAGE_TIMEOUT_SECONDS = 120.0
 REGISTRY_TIMEOUT_SECONDS = 10.0
 LOCK_TIMEOUT_SECONDS = 3600.0
 
@@ -145,7 +145,13 @@ def build_images(names: Sequence[str] | None, *, registry: str, progress: Progre
         progress.info(f"{len(wanted)} images are up to date")
     else:
         install_tools(TOOLS, progress)
-        with _exclusively():
+        with exclusive(cache_dir() / "images.lock", timeout=LOCK_TIMEOUT_SECONDS):
+            # What a killed build left: its working container holds layers, mounts and images.
+            run(
+                [*_buildah(), "rm", "--all"],
+                log=cache_dir() / "log" / "images.log",
+                timeout=STORAGE_TIMEOUT_SECONDS,
+            )
             for image in wanted:
                 if image.pushed:
                     _ensure_pushed(image, registry, progress)
@@ -215,8 +221,16 @@ def _ensure_built(image: Image, progress: Progress) -> None:
     with progress.step(f"Building {image.reference}"), _context(image) as context:
         run(build_command(image, context, wanted), log=_log(image), timeout=BUILD_TIMEOUT_SECONDS)
     if replaced and replaced != _local(image, "{{.FromImageID}}"):
-        # Its layers, save those that the new image shares. One that a container still holds stays: no harm.
-        output([*_buildah(), "rmi", replaced], timeout=PUSH_TIMEOUT_SECONDS, check=False)
+        _remove_replaced(image, replaced)
+
+
+def _remove_replaced(image: Image, replaced: str) -> None:
+    """Free the disk space of the image that a build has replaced, save the layers that are still used."""
+    # It may be gone already, as the last layer of an image removed before it.
+    output([*_buildah(), "rmi", replaced], timeout=STORAGE_TIMEOUT_SECONDS, check=False)
+    if image.base is None:
+        # No build can use the cached layers above the old base again.
+        run([*_buildah(), "rmi", "--prune"], log=_log(image), timeout=STORAGE_TIMEOUT_SECONDS)
 
 
 def build_command(image: Image, context: Path, source: str) -> list[str]:
@@ -304,23 +318,3 @@ def _buildah() -> list[str]:
 
 def _log(image: Image) -> Path:
     return cache_dir() / "log" / f"image-{image.name}.log"
-
-
-@contextmanager
-def _exclusively() -> Iterator[None]:
-    """One builder at a time; the kernel releases the lock when its holder dies."""
-    path = cache_dir() / "images.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
-    with path.open("w") as f:
-        while True:
-            try:
-                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise TestbedError(
-                        f"another process has held {path} for {LOCK_TIMEOUT_SECONDS:.0f} s"
-                    ) from None
-                time.sleep(0.5)
-        yield

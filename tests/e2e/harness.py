@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+from cos_testbed.instance import instance_from
 
 ROOT = Path(__file__).resolve().parents[2]
 REGISTRY = "testbed.local:5000"
@@ -148,3 +149,9 @@ def pod_uids(cluster: Cluster, namespace: str, stack: str) -> dict[str, str]:
 def restarts(pods: Sequence[Mapping[str, Any]]) -> int:
     """Container restarts of pods, in all."""
     return sum(s["restartCount"] for pod in pods for s in pod["status"].get("containerStatuses", []))
+
+
+def audit_events() -> list[dict[str, Any]]:
+    """The API server's audit log, oldest first (the last 200 MB of it)."""
+    text = instance_from().audit_log.read_text()
+    return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
