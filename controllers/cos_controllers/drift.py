@@ -77,9 +77,10 @@ def _owns_more(owned: dict[str, Any], intent: Any) -> bool:
         if form == "f":
             value = intent.get(rest) if isinstance(intent, dict) else None
         elif form == "k":
+            # A key that the intent leaves out was defaulted by the API server, such as a port's protocol.
             keys = json.loads(rest)
             value = next(
-                (item for item in _as_list(intent) if all(item.get(k) == v for k, v in keys.items())), None
+                (item for item in _as_list(intent) if all(item.get(k, v) == v for k, v in keys.items())), None
             )
         elif form == "v":
             value = rest if json.loads(rest) in _as_list(intent) else None

@@ -378,6 +378,8 @@ def test_what_counts_as_drift(intent: dict[str, Any], live: dict[str, Any], expe
         ({"f:data": {"f:a": {}, "f:gone": {}}}, True),
         ({"f:metadata": {"f:ownerReferences": {'k:{"uid":"x"}': {}}}}, True),
         ({"f:list": {'k:{"name":"n"}': {".": {}, "f:name": {}}}}, False),
+        ({"f:list": {'k:{"name":"n","protocol":"TCP"}': {".": {}, "f:name": {}}}}, False),
+        ({"f:list": {'k:{"name":"other"}': {".": {}, "f:name": {}}}}, True),
         ({"f:set": {'v:"one"': {}}}, False),
         ({"f:set": {'v:"two"': {}}}, True),
         ({"i:0": {}}, True),
