@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -66,6 +69,74 @@ async def namespace(kube: Kube) -> AsyncIterator[str]:
     yield name
     kube.write_guard = None
     await kube.delete("Namespace", "", name)
+
+
+class Cable:
+    """A TCP proxy to the API server that can be cut (connections end) or silenced (no byte passes any more)."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._pumps: set[asyncio.Task[None]] = set()
+        self._passing = asyncio.Event()
+        self._passing.set()
+        self._refusing = False
+        self._server: asyncio.Server | None = None
+        self.port = 0
+
+    async def __aenter__(self) -> Cable:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """End all connections and refuse new ones."""
+        self._refusing = True
+        for writer in self._writers:
+            writer.transport.abort()
+
+    def silence(self) -> None:
+        """Let nothing pass any more, without ending a connection."""
+        self._passing.clear()
+
+    def mend(self) -> None:
+        """Let everything pass again."""
+        self._refusing = False
+        self._passing.set()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._refusing:
+            writer.transport.abort()
+            return
+        far_reader, far_writer = await asyncio.open_connection(*self._target)
+        self._writers |= {writer, far_writer}
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pump(reader, far_writer))
+                group.create_task(self._pump(far_reader, writer))
+        finally:
+            self._writers -= {writer, far_writer}
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                await self._passing.wait()
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+@pytest.fixture
+async def cable(apiserver: str) -> AsyncIterator[Cable]:
+    """The only way to the API server for clients whose kubeconfig names its port on localhost."""
+    server = urlsplit(json.loads(Path(apiserver).read_text())["clusters"][0]["cluster"]["server"])
+    async with Cable(str(server.hostname), server.port or 443) as proxy:
+        yield proxy
 
 
 @pytest.fixture

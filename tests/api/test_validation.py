@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from cos_controllers.parsing import InvalidStack, parse_stack
 
 ROUTES: dict[str, Any] = {"elasticsearch": {}}
