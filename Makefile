@@ -48,7 +48,7 @@ lint: env ## ruff, mypy --strict, import contracts, bandit, secret scan, generat
 	$(RUN) mypy
 	$(RUN) lint-imports --no-logo
 	$(RUN) bandit -q -c pyproject.toml -r operator controllers testbed hack
-	$(RUN) python hack/secret_scan.py
+	git ls-files -z | xargs -0 $(RUN) detect-secrets-hook --baseline .secrets.baseline
 	$(RUN) python hack/generate.py --check
 
 .PHONY: test-fast
@@ -56,8 +56,13 @@ test-fast: lint ## Lint, unit and golden tests with coverage of the core: no clu
 	$(PYTEST) $(FAST_TESTS) --cov --cov-report=term --cov-report=xml
 
 .PHONY: test
-test: lint ## Everything: test-fast, then API and end-to-end tests on the testbed
-	$(RUN) python hack/test_all.py
+test: lint ## Everything: unit, golden, API and end-to-end tests, on a testbed that it starts itself
+	$(TESTBED) up
+	$(TESTBED) images
+	$(PYTEST) tests --cov --cov-report=term --cov-report=xml
+ifdef CI
+	$(TESTBED) down
+endif
 
 .PHONY: golden
 golden: env ## Write the golden files anew

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cos_controllers.api.status import Reason
@@ -16,9 +16,6 @@ from cos_controllers.resolve import Wanted
 TRANSIENT = frozenset(
     {Reason.CREATING, Reason.STARTING, Reason.RESTARTING, Reason.PROVISIONING, Reason.WAITING}
 )
-#: The component serves although it is not (yet) what the spec asks for.
-_SERVING_ANYWAY = frozenset({Reason.SERVING, Reason.WAITING, Reason.SHRINK_REFUSED})
-
 _PULL = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 _CANNOT_START = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 
@@ -35,21 +32,21 @@ _MESSAGE_LIMIT = 400
 
 @dataclass(frozen=True)
 class Assessment:
-    """How a component is. `serving`: applications are served; `ready`: and by what the spec asks for."""
+    """How a component is.
+
+    `serving`: applications are served, perhaps by an earlier configuration. `effective_revision`: hash of the
+    template of the pod that runs.
+    """
 
     reason: Reason
     message: str = ""
+    serving: bool = False
     effective_revision: str | None = None
 
     @property
     def ready(self) -> bool:
         """Whether the component serves what the spec asks for."""
         return self.reason is Reason.SERVING
-
-    @property
-    def serving(self) -> bool:
-        """Whether the component serves, perhaps with an earlier configuration."""
-        return self.reason in _SERVING_ANYWAY
 
     @property
     def stalled(self) -> bool:
@@ -94,15 +91,14 @@ def assess(wanted: Wanted, snapshot: Snapshot) -> Assessment:
     effective = template_of(pods[0]) if pods else None
     if wanted.blocker or not wanted.instance:
         problem = wanted.blocker
-        return Assessment(
-            problem.reason if problem else Reason.CREATING, problem.message if problem else "", effective
-        )
+        reason, message = (problem.reason, problem.message) if problem else (Reason.CREATING, "")
+        return Assessment(reason, message, effective_revision=effective)
     found = _obstacle(wanted, snapshot, pods)
     if found is None:
         found = _by_check(snapshot.checks.get(wanted.component))
     if found.reason is Reason.SERVING:
-        found = _short_of_spec(wanted, snapshot, pods) or found
-    return Assessment(found.reason, found.message[:_MESSAGE_LIMIT], effective)
+        found = replace(_short_of_spec(wanted, snapshot, pods) or found, serving=True)
+    return replace(found, message=found.message[:_MESSAGE_LIMIT], effective_revision=effective)
 
 
 def _condition(obj: Manifest, kind: str) -> dict[str, Any]:
@@ -183,6 +179,10 @@ def _short_of_spec(wanted: Wanted, snapshot: Snapshot, pods: Sequence[Manifest])
     assert wanted.instance  # noqa: S101 - `assess` returns before, without one
     if wanted.shortfall:
         return Assessment(wanted.shortfall.reason, wanted.shortfall.message)
+    for pod in pods:
+        # The new pod of a rolling change: what keeps it back keeps the change back.
+        if not is_pod_ready(pod) and (found := _pod_obstacle(pod)).reason is not Reason.STARTING:
+            return found
     if any(template_of(pod) != wanted.instance.template_hash for pod in pods):
         return Assessment(Reason.WAITING, "a change waits for its turn to replace the pod")
     ref = workload_ref(wanted)

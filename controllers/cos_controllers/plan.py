@@ -87,9 +87,8 @@ class Plan:
 
 
 def wanted_refs(stack: CosStack, snapshot: Snapshot) -> frozenset[Ref]:
-    """Every object that the stack needs, also those that a foreign object may hold the name of."""
-    empty = replace(snapshot, objects={})
-    return frozenset(ref_of(obj) for obj in resolve(stack, empty).objects())
+    """Every object that the stack needs, by the names that a foreign object may hold."""
+    return frozenset(ref_of(obj) for obj in resolve(stack, snapshot).objects())
 
 
 def check_targets(stack: CosStack, snapshot: Snapshot) -> tuple[CheckTarget, ...]:
@@ -273,7 +272,7 @@ def _replace_pods(
             judged.append((wanted, replace(found, reason=Reason.WAITING, message=message)))
         else:
             message = f"pod {pods[0]['metadata']['name']} is replaced, to bring a change into force"
-            judged.append((wanted, replace(found, reason=Reason.RESTARTING, message=message)))
+            judged.append((wanted, replace(found, reason=Reason.RESTARTING, message=message, serving=False)))
             deletes += [
                 Delete(Ref("Pod", p["metadata"]["name"]), p["metadata"]["uid"], message) for p in pods
             ]

@@ -27,7 +27,7 @@ from cos_controllers.names import (
     seed_secret,
 )
 from cos_controllers.observation import Ref, Snapshot, ref_of
-from cos_controllers.ownership import is_ours, owner_reference
+from cos_controllers.ownership import controller_of, is_ours, owner_reference
 
 SEED_KEY = "seed"
 #: Passwords that users bring: printable ASCII without spaces, which every engine's files and URIs can hold.
@@ -235,10 +235,21 @@ def _resolve_one(
     return replace(wanted, claim=claim, credentials=credentials, instance=instance, shortfall=shortfall)
 
 
+def _is_left_over(live: Manifest, stack: CosStack) -> bool:
+    """Whether the garbage collector is about to remove an object of an earlier stack of the same name."""
+    controller = controller_of(live) or {}
+    return (controller.get("kind"), controller.get("name")) == ("CosStack", stack.metadata.name)
+
+
 def _conflict(needed: Iterable[Ref], stack: CosStack, objects: Mapping[Ref, Manifest]) -> Problem | None:
     for ref in needed:
         live = objects.get(ref)
         if live is not None and not is_ours(live, stack):
+            if _is_left_over(live, stack):
+                return Problem(
+                    Reason.CREATING,
+                    f"{ref.kind} {ref.name} of the deleted stack of this name is being removed",
+                )
             return Problem(
                 Reason.NAME_CONFLICT,
                 f"{ref.kind} {ref.name} exists and does not belong to this stack: rename or remove it, or "

@@ -37,6 +37,8 @@ async def execute(kube: Kube, namespace: str, plan: Plan, clients: Mapping[str, 
         await _apply(kube, apply, outcome)
     for delete in plan.deletes:
         await _delete(kube, namespace, delete, outcome)
+    if plan.provisions and kube.write_guard:
+        kube.write_guard()
     await asyncio.gather(*(_provision(clients[target.engine], target) for target in plan.provisions))
     return outcome
 

@@ -15,7 +15,7 @@ from cos_controllers.conditions import refused_status, unknown_status, with_refu
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import API_VERSION, MANAGER
 from cos_controllers.parsing import InvalidStack, parse_stack
-from cos_controllers.plan import WHEN_STALLED, Notice, plan
+from cos_controllers.plan import WHEN_READY, WHEN_STALLED, Notice, plan
 from cos_operator import metrics
 from cos_operator.engines.base import EngineClient
 from cos_operator.execute import execute
@@ -91,7 +91,7 @@ class Reconciler:
             await self._notify(stack, notice)
         if outcome.failure:
             raise outcome.failure
-        return WHEN_STALLED if outcome.refusals else decided.requeue_after
+        return WHEN_READY if outcome.refusals else decided.requeue_after
 
     async def _report(self, stack: CosStack, raw: Manifest, status: CosStackStatus) -> None:
         """Write the status if it says something new."""

@@ -7,13 +7,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from world import World
+
 from cos_controllers.drift import needs_apply
 from cos_controllers.names import MANAGER
 from cos_controllers.observation import Outcome, Ref
 from cos_controllers.plan import Plan
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from world import World
 
 REDIS: dict[str, Any] = {"redis": {}}
 
@@ -161,6 +162,15 @@ def test_a_foreign_object_of_a_needed_name_is_never_taken_over() -> None:
     assert "Service cos-redis" in world.row("redis")["message"]
 
 
+def test_what_a_deleted_stack_of_the_same_name_left_is_waited_for() -> None:
+    world = ready_world()
+    world.uid = "another-stack"
+    world.step()
+    assert world.row("redis")["reason"] == "Creating"
+    assert "is being removed" in world.row("redis")["message"]
+    assert world.condition("Stalled")["status"] == "False"
+
+
 def test_a_foreign_seed_blocks_what_needs_it() -> None:
     world = World(REDIS)
     world.objects[Ref("Secret", "cos-seed")] = secret("cos-seed", seed="00")
@@ -171,10 +181,10 @@ def test_a_foreign_seed_blocks_what_needs_it() -> None:
 def test_deleted_children_come_back_with_the_same_credentials() -> None:
     world = ready_world()
     before = {ref: world.objects[ref]["data"] for ref in world.objects if ref.kind == "Secret"}
-    for ref in before:
+    for ref, data in before.items():
         del world.objects[ref]
         world.converge()
-        assert world.objects[ref]["data"] == before[ref], ref
+        assert world.objects[ref]["data"] == data, ref
 
 
 def test_a_removed_component_keeps_volume_and_credentials_and_finds_them_again() -> None:
