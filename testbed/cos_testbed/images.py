@@ -1,7 +1,7 @@
 """Builds the images that stacks run, and the operator's, and pushes them to the testbed's registry.
 
 Every image carries the hash of what it was made of as a label: an image whose label in the registry is right costs
-one request, one that only the registry lacks costs a push, and anything else is built from cached layers.
+two small requests, one that only the registry lacks a push, and anything else is built from cached layers.
 """
 
 from __future__ import annotations
@@ -62,7 +62,6 @@ class Image:
     args: Mapping[str, str] = field(default_factory=dict)
     program: str | None = None
     rootfs: str | None = None
-    pushed: bool = True
 
     @property
     def reference(self) -> str:
@@ -70,23 +69,13 @@ class Image:
         return f"{REGISTRY_NAME}/{self.path}"
 
     @property
-    def repository(self) -> str:
-        return self.path.rpartition(":")[0]
-
-    @property
-    def tag(self) -> str:
-        return self.path.rpartition(":")[2]
-
-    @property
     def directory(self) -> Path:
+        """The folder, as an absolute path."""
         return REPOSITORY / self.folder
-
-    @property
-    def dockerfile(self) -> Path:
-        return self.directory / "Dockerfile"
 
 
 def operator_version() -> str:
+    """The version in pyproject.toml, which is the tag of the operator's image."""
     with (REPOSITORY / "pyproject.toml").open("rb") as f:
         return str(tomllib.load(f)["project"]["version"])
 
@@ -115,7 +104,7 @@ def _operator() -> Image:
 
 # Each after its base.
 IMAGES: tuple[Image, ...] = (
-    Image("debian", "images/debian", "debian:trixie-slim", rootfs="make-rootfs", pushed=False),
+    Image("debian", "images/debian", "debian:trixie-slim", rootfs="make-rootfs"),
     Image("python", "images/python", "python:3.13-slim-trixie", base="debian"),
     Image("redis", "images/redis", "redis:8.0", base="debian"),
     Image("postgres-official", "images/postgres-official", "postgres-official:17", base="debian"),
@@ -135,14 +124,14 @@ BY_NAME: Mapping[str, Image] = {image.name: image for image in IMAGES}
 
 
 def build_images(names: Sequence[str] | None, *, registry: str, progress: Progress) -> list[str]:
-    """Bring the named images (all if None), up to date, into the registry at `registry` (host:port, plain HTTP).
+    """Bring the named images, all if None, up to date into the registry at `registry` (host:port, plain HTTP).
 
     Returns the references by which pods name them. Raises TestbedError for an unknown name, a failed build or a
     registry that does not answer.
     """
     wanted = select(names)
-    if all(_is_pushed(image, registry) for image in wanted if image.pushed):
-        progress.info(f"{len(wanted)} images are up to date")
+    if all(_is_pushed(image, registry) for image in wanted):
+        progress.info("The images in the registry are up to date")
     else:
         install_tools(TOOLS, progress)
         with exclusive(cache_dir() / "images.lock", timeout=LOCK_TIMEOUT_SECONDS):
@@ -153,9 +142,8 @@ def build_images(names: Sequence[str] | None, *, registry: str, progress: Progre
                 timeout=STORAGE_TIMEOUT_SECONDS,
             )
             for image in wanted:
-                if image.pushed:
-                    _ensure_pushed(image, registry, progress)
-    return [image.reference for image in wanted if image.pushed]
+                _ensure_pushed(image, registry, progress)
+    return [image.reference for image in wanted]
 
 
 def select(names: Sequence[str] | None) -> list[Image]:
@@ -241,7 +229,7 @@ def build_command(image: Image, context: Path, source: str) -> list[str]:
         "--isolation=chroot",
         "--pull-never",
         "--layers",
-        f"--file={image.dockerfile}",
+        f"--file={image.directory / 'Dockerfile'}",
         f"--tag={image.reference}",
         f"--label={SOURCE_LABEL}={source}",
     ]
@@ -268,10 +256,11 @@ def _context(image: Image) -> Iterator[Path]:
 
 def pushed_source(image: Image, registry: str) -> str | None:
     """The hash that the registry's image of this tag was made of; None if it has none."""
-    manifest = _get(registry, f"/v2/{image.repository}/manifests/{image.tag}", accept=_MANIFEST_TYPES)
+    repository, _, tag = image.path.rpartition(":")
+    manifest = _get(registry, f"/v2/{repository}/manifests/{tag}", accept=_MANIFEST_TYPES)
     if manifest is None:
         return None
-    config = _get(registry, f"/v2/{image.repository}/blobs/{manifest['config']['digest']}")
+    config = _get(registry, f"/v2/{repository}/blobs/{manifest['config']['digest']}")
     if config is None:
         return None
     labels = config.get("config", {}).get("Labels") or {}
