@@ -18,6 +18,7 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -81,6 +82,7 @@ _MAX_CONNECTIONS = 32
 _PAGE_SIZE = 500
 #: Seconds between two re-readings of refused credentials.
 _RELOGIN_INTERVAL = 10.0
+_SUCCESS = range(200, 300)
 
 _Query = tuple[tuple[str, str], ...]
 _Manifests = list[Manifest]
@@ -205,7 +207,7 @@ class Kube:
         try:
             return await self._pages(request, query)
         except KubeError as error:
-            if error.code != 410:
+            if error.code != HTTPStatus.GONE:
                 raise
             # The snapshot behind the continue token has expired: begin again, once.
             return await self._pages(request, query)
@@ -281,9 +283,8 @@ class Kube:
 
     async def _load_configuration(self) -> Configuration:
         configuration = Configuration()
-        in_pod = SERVICE_HOST_ENV_NAME in os.environ and Path(SERVICE_TOKEN_FILENAME).exists()
         try:
-            if self._kubeconfig is None and in_pod:
+            if self._kubeconfig is None and _has_service_account():
                 kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
             else:
                 await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
@@ -353,7 +354,7 @@ class Kube:
             metrics.API_SECONDS.labels(request.verb, request.kind).observe(time.monotonic() - started)
             metrics.API_REQUESTS.labels(request.verb, request.kind, str(code or "unreachable")).inc()
         answer = _json_object(data)
-        if not 200 <= code < 300:
+        if code not in _SUCCESS:
             raise error_from(request, code, answer, response.headers)
         if not answer and http.accept == "application/json":
             raise Unavailable(
@@ -364,6 +365,10 @@ class Kube:
     @property
     def _host(self) -> str:
         return str(self._client.configuration.host)
+
+
+def _has_service_account() -> bool:
+    return SERVICE_HOST_ENV_NAME in os.environ and Path(SERVICE_TOKEN_FILENAME).exists()
 
 
 def _request_of(verb: str, obj: Manifest) -> Request:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
 #: The API server quotes whole objects in some messages; beyond this a message helps nobody.
@@ -139,34 +140,33 @@ def error_from(
 
 
 def _class_of(code: int, reason: str, text: str, causes: list[Mapping[str, Any]]) -> type[KubeError]:
-    if code == 403 and any(cause.get("reason") == "NamespaceTerminating" for cause in causes):
-        return NamespaceTerminating
-    if code == 409 and reason == "AlreadyExists":
-        return AlreadyExists
-    if code == 409 and any(words in text for words in _OTHER_UID):
-        return PreconditionFailed
-    # A UID in the body that is not the object's is taken for an attempt to change it.
-    if code == 422 and any(cause.get("field") == "metadata.uid" for cause in causes):
-        return PreconditionFailed
-    if code in _BY_CODE:
-        return _BY_CODE[code]
-    # An apply with an unknown field, a duplicate list key or a value of another type is answered with 500.
-    if code == 500 and any(words in text for words in _MALFORMED_APPLY):
-        return Invalid
-    return Unavailable if code >= 500 else KubeError
+    match code:
+        case HTTPStatus.FORBIDDEN if any(cause.get("reason") == "NamespaceTerminating" for cause in causes):
+            return NamespaceTerminating
+        case HTTPStatus.CONFLICT if reason == "AlreadyExists":
+            return AlreadyExists
+        case HTTPStatus.CONFLICT if any(words in text for words in _OTHER_UID):
+            return PreconditionFailed
+        # A UID in the body that is not the object's is taken for an attempt to change it.
+        case HTTPStatus.UNPROCESSABLE_ENTITY if any(cause.get("field") == "metadata.uid" for cause in causes):
+            return PreconditionFailed
+        # An apply with an unknown field, a duplicate list key or a value of another type.
+        case HTTPStatus.INTERNAL_SERVER_ERROR if any(words in text for words in _MALFORMED_APPLY):
+            return Invalid
+    return _BY_STATUS.get(code) or (Unavailable if code >= HTTPStatus.INTERNAL_SERVER_ERROR else KubeError)
 
 
-_BY_CODE: dict[int, type[KubeError]] = {
-    400: Invalid,
-    401: Unauthorized,
-    403: Forbidden,
-    404: NotFound,
-    408: Unavailable,
-    409: Conflict,
-    413: Invalid,
-    415: Invalid,
-    422: Invalid,
-    429: Unavailable,
+_BY_STATUS: dict[int, type[KubeError]] = {
+    HTTPStatus.BAD_REQUEST: Invalid,
+    HTTPStatus.UNAUTHORIZED: Unauthorized,
+    HTTPStatus.FORBIDDEN: Forbidden,
+    HTTPStatus.NOT_FOUND: NotFound,
+    HTTPStatus.REQUEST_TIMEOUT: Unavailable,
+    HTTPStatus.CONFLICT: Conflict,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: Invalid,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: Invalid,
+    HTTPStatus.UNPROCESSABLE_ENTITY: Invalid,
+    HTTPStatus.TOO_MANY_REQUESTS: Unavailable,
 }
 
 

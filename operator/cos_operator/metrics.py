@@ -129,6 +129,6 @@ def table() -> list[tuple[str, str, tuple[str, ...], str]]:
     for metric in _DESCRIBED:
         (family,) = metric.describe()
         suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
-        labels = ("version",) if metric is INFO else tuple(metric._labelnames)
+        labels = ("version",) if metric is INFO else tuple(metric._labelnames)  # noqa: SLF001 no other way
         rows.append((family.name + suffix, family.type, labels, family.documentation))
     return rows

@@ -18,6 +18,8 @@ from typing import Generic, TypeVar
 import structlog
 
 K = TypeVar("K", bound=Hashable)
+#: Serves one key; returns the seconds after which it wants to run again, or None.
+Handler = Callable[[K], Awaitable[float | None]]
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -144,7 +146,10 @@ class WorkQueue(Generic[K]):
         self._failures.pop(key, None)
 
     async def run(
-        self, handler: Callable[[K], Awaitable[float | None]], workers: int, timeout: float
+        self,
+        handler: Handler[K],
+        workers: int,
+        timeout: float,  # noqa: ASYNC109 of each run, not of this call
     ) -> None:
         """Serve the queue until cancelled.
 
@@ -164,19 +169,19 @@ class WorkQueue(Generic[K]):
         finally:
             self._workers = []
 
-    async def _work(self, handler: Callable[[K], Awaitable[float | None]], timeout: float) -> None:
+    async def _work(self, handler: Handler[K], seconds: float) -> None:
         while True:
             key = await self.get()
             try:
-                await self._serve(key, handler, timeout)
+                await self._serve(key, handler, seconds)
             except asyncio.CancelledError:
                 self.add(key)
                 raise
             finally:
                 self.done(key)
 
-    async def _serve(self, key: K, handler: Callable[[K], Awaitable[float | None]], timeout: float) -> None:
-        limit = asyncio.timeout(timeout)
+    async def _serve(self, key: K, handler: Handler[K], seconds: float) -> None:
+        limit = asyncio.timeout(seconds)
         try:
             async with limit:
                 again = await handler(key)
@@ -188,12 +193,8 @@ class WorkQueue(Generic[K]):
             log.warning("run was cancelled from within", key=str(key), retry_in=round(self.retry(key), 2))
         except Exception as error:
             delay = self.retry(key, at_least=getattr(error, "retry_after", None) or 0.0)
-            if limit.expired():
-                log.error(
-                    "run exceeded its time limit", key=str(key), limit=timeout, retry_in=round(delay, 2)
-                )
-            else:
-                log.exception("run failed", key=str(key), retry_in=round(delay, 2))
+            reason = f"run took longer than {seconds:g} s" if limit.expired() else "run failed"
+            log.exception(reason, key=str(key), retry_in=round(delay, 2))
         else:
             self.forget(key)
             if again is not None:

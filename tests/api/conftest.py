@@ -10,7 +10,8 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Self
+from urllib.parse import SplitResult, urlsplit
 
 import pytest
 
@@ -84,7 +85,7 @@ class Cable:
         self._server: asyncio.Server | None = None
         self.port = 0
 
-    async def __aenter__(self) -> Cable:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
@@ -131,11 +132,17 @@ class Cable:
         writer.close()
 
 
+@pytest.fixture(scope="session")
+def address(apiserver: str) -> SplitResult:
+    """Where the API server listens."""
+    config = json.loads(Path(apiserver).read_text())
+    return urlsplit(str(config["clusters"][0]["cluster"]["server"]))
+
+
 @pytest.fixture
-async def cable(apiserver: str) -> AsyncIterator[Cable]:
+async def cable(address: SplitResult) -> AsyncIterator[Cable]:
     """The only way to the API server for clients whose kubeconfig names its port on localhost."""
-    server = urlsplit(json.loads(Path(apiserver).read_text())["clusters"][0]["cluster"]["server"])
-    async with Cable(str(server.hostname), server.port or 443) as proxy:
+    async with Cable(str(address.hostname), address.port or 443) as proxy:
         yield proxy
 
 

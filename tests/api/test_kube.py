@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult
 
 import pytest
 
@@ -223,15 +222,17 @@ async def test_missing_rights_and_refused_credentials(
 
 
 async def test_the_pods_service_account_is_used_and_its_token_read_again(
-    kubectl: Kubectl, namespace: str, apiserver: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kubectl: Kubectl, namespace: str, address: SplitResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cluster = json.loads(Path(apiserver).read_text())["clusters"][0]["cluster"]
-    server = urlsplit(cluster["server"])
+    kubectl("-n", namespace, "wait", "--for=create", "configmap/kube-root-ca.crt", "--timeout=20s")
+    authority = kubectl(
+        "-n", namespace, "get", "configmap", "kube-root-ca.crt", "-o", r"jsonpath={.data.ca\.crt}"
+    )
     token, ca = tmp_path / "token", tmp_path / "ca.crt"
     token.write_text("expired")
-    ca.write_bytes(base64.b64decode(cluster["certificate-authority-data"]))
-    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", str(server.hostname))
-    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
+    ca.write_text(authority)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", str(address.hostname))
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(address.port))
     monkeypatch.setattr("kubernetes.aio.config.incluster_config.SERVICE_TOKEN_FILENAME", str(token))
     monkeypatch.setattr("kubernetes.aio.config.incluster_config.SERVICE_CERT_FILENAME", str(ca))
     monkeypatch.setattr("cos_operator.kube.SERVICE_TOKEN_FILENAME", str(token))

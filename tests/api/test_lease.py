@@ -17,6 +17,13 @@ from cos_operator.lease import Elector, NotLeader
 LEASE_DURATION = 3.0
 
 
+async def until(condition: Callable[[], bool], seconds: float) -> None:
+    """Wait for a condition."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 the condition is a property of the code under test
+            await asyncio.sleep(0.01)
+
+
 class Candidate:
     """An elector that runs, and when it led."""
 
@@ -42,9 +49,7 @@ class Candidate:
 
     async def becomes_leader(self, limit: float) -> float:
         began = time.monotonic()
-        async with asyncio.timeout(limit):
-            while not self.elector.is_leader:
-                await asyncio.sleep(0.01)
+        await until(lambda: self.elector.is_leader, limit)
         return time.monotonic() - began
 
     async def stop(self) -> None:
@@ -115,11 +120,7 @@ async def test_a_lease_edited_by_hand_and_one_deleted(
     async with candidates(apiserver, apiserver, namespace) as (first, second):
         holder = json.dumps({"spec": {"holderIdentity": "a person"}})
         kubectl("-n", namespace, "patch", "lease", "cos-operator", "--type=merge", "-p", holder)
-        async with asyncio.timeout(2):
-            while first.elector.is_leader:
-                await asyncio.sleep(0.01)
+        await until(lambda: not first.elector.is_leader, 2)
         assert not second.elector.is_leader
         await kube.delete("Lease", namespace, "cos-operator")
-        async with asyncio.timeout(2):
-            while first.elector.is_leader == second.elector.is_leader:
-                await asyncio.sleep(0.01)
+        await until(lambda: first.elector.is_leader != second.elector.is_leader, 2)

@@ -202,7 +202,7 @@ def test_classes_by_status(code: int, cls: type[KubeError]) -> None:
 
 async def test_a_client_that_is_not_open_says_so() -> None:
     with pytest.raises(RuntimeError, match="async with"):
-        await Kube.connect("/tmp/none").get("Pod", "ns", "a")
+        await Kube.connect("/no/such/file").get("Pod", "ns", "a")
 
 
 async def test_a_namespaced_kind_needs_its_namespace(tmp_path: Path) -> None:
