@@ -32,8 +32,6 @@ FROM ${BASE}
 # An entry in passwd: libraries ask for the user's name.
 RUN groupadd --gid 65532 cos-operator \
     && useradd --uid 65532 --gid 65532 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin cos-operator
-COPY --from=dependencies /opt/cos-operator /opt/cos-operator
-COPY --from=build /opt/project /opt/cos-operator
 ENV PATH=/opt/cos-operator/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
@@ -46,3 +44,7 @@ LABEL org.opencontainers.image.title="cos-operator" \
 USER 65532:65532
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["cos-operator"]
+
+# Last, what changes most.
+COPY --from=dependencies /opt/cos-operator /opt/cos-operator
+COPY --from=build /opt/project /opt/cos-operator
