@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import socket
-import ssl
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from cos_testbed import pki
+from cos_testbed import pki, probe
 from cos_testbed.api import Api
 from cos_testbed.instance import ETCD_PEER_PORT, ETCD_PORT, Instance
 from cos_testbed.pki import KeyPair
@@ -193,7 +190,8 @@ def start(
     files = ensure_files(instance)
     etcd = etcd_daemon(instance, programs["etcd"], files)
     supervisor.ensure(etcd)
-    supervisor.wait(etcd.name, _accepts(instance, ETCD_PORT), START_TIMEOUT_SECONDS, 0.02)
+    etcd_accepts = partial(probe.tcp_accepts, instance.host_address, ETCD_PORT)
+    supervisor.wait(etcd.name, etcd_accepts, START_TIMEOUT_SECONDS, 0.02)
     apiserver = apiserver_daemon(instance, programs["kube-apiserver"], files)
     supervisor.ensure(apiserver)
     api = Api(instance)
@@ -209,7 +207,8 @@ def start(
     for daemon, _ in daemons:
         supervisor.ensure(daemon)
     for daemon, port in daemons:
-        supervisor.wait(daemon.name, _healthy(instance, port), START_TIMEOUT_SECONDS)
+        healthy = partial(probe.http_ok, instance.host_address, port, "/healthz", tls=True)
+        supervisor.wait(daemon.name, healthy, START_TIMEOUT_SECONDS)
     # Without it no pod is admitted; the controller manager makes it.
     account = "/api/v1/namespaces/default/serviceaccounts/default"
     supervisor.wait(daemons[0][0].name, lambda: api.get(account) is not None, START_TIMEOUT_SECONDS)
@@ -234,32 +233,3 @@ def _component_flags(instance: Instance, kubeconfig: Path, port: int) -> tuple[s
         "--leader-elect=false",
         "--profiling=false",
     )
-
-
-def _accepts(instance: Instance, port: int) -> Callable[[], bool]:
-    def ready() -> bool:
-        try:
-            socket.create_connection((str(instance.host_address), port), 1.0).close()
-        except OSError:
-            return False
-        return True
-
-    return ready
-
-
-def _healthy(instance: Instance, port: int) -> Callable[[], bool]:
-    """/healthz needs no credentials, and its certificate is self-signed: only the status is of interest."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-
-    def ready() -> bool:
-        try:
-            urllib.request.urlopen(
-                f"https://{instance.host_address}:{port}/healthz", timeout=2.0, context=context
-            )
-        except (OSError, urllib.error.URLError):
-            return False
-        return True
-
-    return ready

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cos_testbed import network, pki
+from cos_testbed import network, pki, probe
 from cos_testbed.api import Api
 from cos_testbed.controlplane import component_kubeconfig, write_if_changed
 from cos_testbed.errors import TestbedError
@@ -235,7 +235,8 @@ def start(node: Node, peers: Sequence[Node], supervisor: Supervisor, programs: M
     write_files(node)
     containerd = containerd_daemon(node, programs)
     supervisor.ensure(containerd)
-    supervisor.wait(containerd.name, _listens(node.containerd_socket), START_TIMEOUT_SECONDS, 0.05)
+    serves = partial(probe.unix_accepts, node.containerd_socket)
+    supervisor.wait(containerd.name, serves, START_TIMEOUT_SECONDS, 0.05)
     import_into(node, programs["ctr"])
     supervisor.ensure(kubelet_daemon(node, programs["kubelet"]))
     supervisor.ensure(kube_proxy_daemon(node, programs["kube-proxy"]))
@@ -256,19 +257,6 @@ def wait_ready(node: Node, supervisor: Supervisor) -> None:
 def daemon_names(node: Node) -> tuple[str, ...]:
     """In the order in which they start."""
     return tuple(node.daemon(program) for program in ("containerd", "kube-proxy", "kubelet"))
-
-
-def _listens(path: Path) -> Callable[[], bool]:
-    def ready() -> bool:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
-            s.settimeout(1.0)
-            try:
-                s.connect(str(path))
-            except OSError:
-                return False
-        return True
-
-    return ready
 
 
 def _toml(value: object) -> str:

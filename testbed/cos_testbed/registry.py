@@ -5,11 +5,11 @@ Nodes know it as `testbed.local:5000` (containerd's hosts.toml), so that nobody 
 
 from __future__ import annotations
 
-import http.client
 import json
-from http import HTTPStatus
+from functools import partial
 from pathlib import Path
 
+from cos_testbed import probe
 from cos_testbed.controlplane import write_if_changed
 from cos_testbed.instance import REGISTRY_PORT, Instance
 from cos_testbed.supervise import Daemon, Supervisor
@@ -50,15 +50,5 @@ def start(instance: Instance, supervisor: Supervisor, program: Path) -> None:
     """Start the registry unless it runs, and wait until it answers."""
     ours = daemon(instance, program)
     supervisor.ensure(ours)
-    supervisor.wait(ours.name, lambda: _answers(instance), START_TIMEOUT_SECONDS)
-
-
-def _answers(instance: Instance) -> bool:
-    connection = http.client.HTTPConnection(str(instance.host_address), REGISTRY_PORT, timeout=2.0)
-    try:
-        connection.request("GET", "/v2/")
-        return connection.getresponse().status == HTTPStatus.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
+    answers = partial(probe.http_ok, instance.host_address, REGISTRY_PORT, "/v2/")
+    supervisor.wait(ours.name, answers, START_TIMEOUT_SECONDS)
