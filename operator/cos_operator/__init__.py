@@ -1,0 +1,1 @@
+"""The imperative shell of cos-operator: everything that touches the network, the clock or randomness."""

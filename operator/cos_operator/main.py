@@ -1,0 +1,46 @@
+"""The command line of the operator's image: `cos-operator run`."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.metadata import version as installed
+from typing import Annotated
+
+import typer
+
+from cos_operator import logs
+from cos_operator.kube import CredentialsError
+from cos_operator.operator import run as run_operator
+from cos_operator.settings import OperatorSettings, SettingsError
+
+app = typer.Typer(
+    help="Kubernetes operator for the COS stack.",
+    no_args_is_help=True,
+    add_completion=False,
+    # A traceback with local variables could show a Secret.
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def run(
+    kubeconfig: Annotated[
+        str | None, typer.Option(help="Path of a kubeconfig; default: the pod's service account.")
+    ] = None,
+    context: Annotated[str | None, typer.Option(help="Context of the kubeconfig.")] = None,
+) -> None:
+    """Run the operator until it is told to stop. Everything else is set by COS_… variables."""
+    given = {"kubeconfig": kubeconfig, "context": context}
+    try:
+        settings = OperatorSettings.load(**{name: value for name, value in given.items() if value})
+        logs.configure(settings.log_level, settings.log_format)
+        asyncio.run(run_operator(settings))
+    except (SettingsError, CredentialsError) as error:
+        typer.echo(f"cos-operator: {error}", err=True)
+        raise typer.Exit(2) from error
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(installed("cos-operator"))

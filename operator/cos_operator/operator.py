@@ -1,0 +1,148 @@
+"""The running operator: watches feed the queue, the leader serves it, a resync is the net under missed hints."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from importlib.metadata import version
+
+import structlog
+
+from cos_operator import metrics
+from cos_operator.engines.registry import CLIENTS
+from cos_operator.kube import Kube, KubeError
+from cos_operator.lease import Elector
+from cos_operator.queue import WorkQueue
+from cos_operator.reconcile import Key, Reconciler
+from cos_operator.server import HealthServer, Verdict
+from cos_operator.settings import OperatorSettings
+from cos_operator.watch import Watcher
+
+log = structlog.stdlib.get_logger(__name__)
+
+#: Seconds until a resync that failed is tried again.
+_RESYNC_RETRY = 5.0
+
+
+async def run(settings: OperatorSettings) -> None:
+    """Run until SIGTERM or SIGINT. Raises `CredentialsError` if there is no way to log in."""
+    metrics.register_process(version("cos-operator"))
+    async with Kube.connect(settings.kubeconfig, settings.context) as kube:
+        await Operator(settings, kube).run()
+
+
+class Operator:
+    """The parts of one process, and how they hold together."""
+
+    def __init__(self, settings: OperatorSettings, kube: Kube) -> None:
+        self._settings = settings
+        self._kube = kube
+        self._queue: WorkQueue[Key] = WorkQueue()
+        self._resync_now = asyncio.Event()
+        self._elector = Elector(kube, settings.home_namespace(), settings.lease_name, settings.identity)
+        self._watcher = Watcher(settings.namespaces, settings.kubeconfig, settings.context)
+        self._health = HealthServer(
+            settings.http_host,
+            settings.http_port,
+            live={"process": self._is_alive},
+            ready={"api": self._api_answers, "watches": self._watches_are_fresh},
+            leader=lambda: self._leading,
+        )
+        metrics.QUEUE_DEPTH.set_function(lambda: self._queue.depth)
+
+    @property
+    def _leading(self) -> bool:
+        return self._elector.is_leader or not self._settings.leader_elect
+
+    async def run(self) -> None:
+        """Start the parts in order; stop them in the opposite one, the lease handed back."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        async with self._health:
+            self._watcher.start(self._hint, self._resync_now.set)
+            log.info(
+                "started",
+                version=version("cos-operator"),
+                namespaces=list(self._settings.namespaces) or "all",
+            )
+            try:
+                await self._until(stop)
+            finally:
+                await self._watcher.stop()
+        log.info("stopped")
+
+    async def _until(self, stop: asyncio.Event) -> None:
+        """Lead, as often as the lease allows, until `stop` is set."""
+        if self._settings.leader_elect:
+            self._kube.write_guard = self._elector.guard
+            leading = self._elector.run(self._lead)
+        else:
+            leading = self._lead()
+        tasks = [asyncio.create_task(leading, name="lead"), asyncio.create_task(stop.wait(), name="stop")]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _lead(self) -> None:
+        """The leader's work: serve the queue and fill it with every stack there is, now and again."""
+        self._resync_now.set()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._resync())
+            group.create_task(
+                self._queue.run(
+                    Reconciler(self._kube, CLIENTS),
+                    self._settings.workers,
+                    self._settings.reconcile_timeout_seconds,
+                )
+            )
+
+    async def _resync(self) -> None:
+        """Queue every stack, when asked to and every `resync_seconds`: a missed hint costs at most that."""
+        wait = 0.0
+        while True:
+            try:
+                async with asyncio.timeout(wait):
+                    await self._resync_now.wait()
+            except TimeoutError:
+                pass
+            self._resync_now.clear()
+            try:
+                await self._queue_all()
+                wait = self._settings.resync_seconds
+            except KubeError as error:
+                log.warning("resync failed", error=str(error), retry_in=_RESYNC_RETRY)
+                wait = _RESYNC_RETRY
+
+    async def _queue_all(self) -> None:
+        known = set(metrics.stacks())
+        for namespace in self._settings.namespaces or (None,):
+            for stack in await self._kube.list("CosStack", namespace):
+                key = Key(stack["metadata"]["namespace"], stack["metadata"]["name"])
+                known.discard(key)
+                self._queue.add(key)
+        for namespace, name in known:
+            # Gone, and its deletion was not seen: one more run takes its metrics away.
+            self._queue.add(Key(namespace, name))
+
+    def _hint(self, _kind: str, namespace: str, stack: str) -> None:
+        self._queue.add(Key(namespace, stack))
+
+    async def _is_alive(self) -> Verdict:
+        if self._elector.is_leader and not self._queue.running:
+            return Verdict(ok=False, message="this process leads, and nobody serves the queue")
+        return Verdict(ok=True, message="the event loop answers")
+
+    async def _api_answers(self) -> Verdict:
+        await self._kube.ping()
+        return Verdict(ok=True, message="the API server is ready")
+
+    async def _watches_are_fresh(self) -> Verdict:
+        problem = self._watcher.problem()
+        return Verdict(ok=not problem, message=problem or "every watch is heard")
