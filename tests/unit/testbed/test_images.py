@@ -21,6 +21,7 @@ from cos_testbed import images
 from cos_testbed.errors import TestbedError
 from cos_testbed.images import BY_NAME, IMAGES, REPOSITORY, Image, build_images, source_files, source_hash
 from cos_testbed.instance import REGISTRY_NAME
+from cos_testbed.pins import PROGRAMS
 from cos_testbed.progress import Progress
 
 OPERATOR = BY_NAME["cos-operator"]
@@ -73,7 +74,7 @@ def test_a_dockerfile_takes_its_base_as_an_argument_with_a_public_default(image:
         ("postgres-official", "postgres:17"),
         ("elasticsearch", "docker.elastic.co/elasticsearch/elasticsearch:8.19.5"),
         ("neo4j", "neo4j:5.26-community"),
-        ("traefik", "traefik:v3.6.12"),
+        ("traefik", f"traefik:{PROGRAMS['traefik'].version}"),
     ],
 )
 def test_a_stand_in_says_for_what_it_stands(name: str, official: str) -> None:
@@ -135,6 +136,13 @@ def test_the_sums_of_neo4j_are_of_the_version_that_the_pom_names() -> None:
     lines = (folder / "SHA256SUMS").read_text().splitlines()
     assert all(re.fullmatch(r"[0-9a-f]{64}  [\w.+-]+\.jar", line) for line in lines)
     assert any(line.endswith(f"  neo4j-server-{version[1]}.jar") for line in lines)
+
+
+def test_what_is_fetched_is_of_the_version_that_the_tag_names() -> None:
+    arguments = instructions(BY_NAME["elasticsearch"], "ARG")
+    assert f"VERSION={BY_NAME['elasticsearch'].path.rpartition(':')[2]}" in arguments
+    pom = (BY_NAME["neo4j"].directory / "pom.xml").read_text()
+    assert f"<neo4j.version>{BY_NAME['neo4j'].path.rpartition(':')[2].removesuffix('-community')}." in pom
 
 
 def _pins(text: str) -> list[str]:
