@@ -53,9 +53,11 @@ def up(instance: Instance, progress: Progress, *, nodes: int | None, control_pla
     programs = {name: bin_dir(module) / name for name, module in PROGRAMS.items()}
     with locked(instance, progress):
         network.check_subnet(instance)
+        check_same_subnet(instance)
         sysctls.acquire(instance)
         for directory in (instance.state, instance.run):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (instance.state / "subnet").write_text(str(instance.subnet))
         supervisor = Supervisor(instance)
         with progress.step("Control plane"):
             network.ensure_bridge(instance)
@@ -167,6 +169,15 @@ def locked(instance: Instance, progress: Progress) -> Iterator[None]:
 
 def _lock_path(instance: Instance) -> Path:
     return RUN_ROOT / f"{instance.index}.lock"
+
+
+def check_same_subnet(instance: Instance) -> None:
+    """Raises PrerequisiteError if the cluster on disk has other addresses: its Services would keep them."""
+    record = instance.state / "subnet"
+    if record.exists() and record.read_text() != str(instance.subnet):
+        raise PrerequisiteError(
+            f"this testbed was made with COS_TESTBED_SUBNET={record.read_text()}: set that, or run 'clean' first"
+        )
 
 
 def node_count(instance: Instance, wanted: int | None) -> int:

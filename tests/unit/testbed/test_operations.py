@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import signal
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cos_testbed import cli, dns, lifecycle, operations
+from cos_testbed.api import Api
 from cos_testbed.errors import TestbedError
 from cos_testbed.instance import Instance
 
@@ -113,6 +115,66 @@ def test_a_testbed_grows_but_shrinks_only_by_clean(tmp_path: Path, monkeypatch: 
         lifecycle.node_count(instance, 0)
 
 
+def test_a_cluster_keeps_its_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cos_testbed.instance.STATE_ROOT", tmp_path)
+    instance = Instance()
+    lifecycle.check_same_subnet(instance)
+    instance.state.mkdir()
+    (instance.state / "subnet").write_text("10.100.0.0/16")
+    lifecycle.check_same_subnet(instance)
+    (instance.state / "subnet").write_text("172.20.0.0/16")
+    with pytest.raises(
+        TestbedError, match=r"COS_TESTBED_SUBNET=172\.20\.0\.0/16: set that, or run 'clean' first"
+    ):
+        lifecycle.check_same_subnet(instance)
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "ready"),
+    [
+        ("True", "2026-11-23T08:00:10Z", True),
+        ("True", "2026-11-23T08:00:09Z", False),
+        ("False", "2026-11-23T09:00:00Z", False),
+    ],
+    ids=["said so now", "said so before its kubelet started", "not ready"],
+)
+def test_a_node_is_ready_only_if_its_present_kubelet_says_so(
+    status: str, said: str, *, ready: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = Api(Instance())
+    condition = {"type": "Ready", "status": status, "lastHeartbeatTime": said}
+    monkeypatch.setattr(api, "get_json", lambda _: {"status": {"conditions": [condition]}})
+    started = dt.datetime(2026, 11, 23, 8, 0, 10, 700_000, tzinfo=dt.UTC).timestamp()
+    assert api.node_is_ready("node-0", since=started) is ready
+
+
+def test_a_silent_api_server_has_no_ready_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = Api(Instance())
+    monkeypatch.setattr(api, "get_json", lambda _: None)
+    assert not api.node_is_ready("node-0")
+    assert not api.deployment_is_available("kube-system", "coredns")
+
+
+@pytest.mark.parametrize(
+    ("status", "available"),
+    [
+        ({"observedGeneration": 2, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1}, True),
+        ({"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1}, False),
+        ({"observedGeneration": 2, "replicas": 2, "updatedReplicas": 1, "availableReplicas": 1}, False),
+        ({"observedGeneration": 2, "replicas": 1, "updatedReplicas": 1}, False),
+        ({}, False),
+    ],
+    ids=["new and available", "not seen yet", "old pod still there", "not available", "fresh"],
+)
+def test_a_deployment_is_available_when_its_newest_pods_are(
+    status: dict[str, int], *, available: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = Api(Instance())
+    found = {"metadata": {"generation": 2}, "spec": {"replicas": 1}, "status": status}
+    monkeypatch.setattr(api, "get_json", lambda _: found)
+    assert api.deployment_is_available("kube-system", "coredns") is available
+
+
 def test_a_dns_question_in_wire_format() -> None:
     asked = dns.query(0x1234, "a.bc")
     assert asked == b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00" + b"\x01a\x02bc\x00\x00\x01\x00\x01"
@@ -129,5 +191,5 @@ def test_a_dns_question_in_wire_format() -> None:
     ],
     ids=["answer", "other question", "NXDOMAIN", "no answer", "short"],
 )
-def test_a_dns_response_is_judged(response: bytes, good: bool) -> None:  # noqa: FBT001
+def test_a_dns_response_is_judged(response: bytes, *, good: bool) -> None:
     assert dns.has_answer(0x1234, response) is good
