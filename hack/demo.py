@@ -7,15 +7,16 @@ import os
 import subprocess
 import sys
 import time
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import yaml
-from cos_testbed.progress import Progress
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+
+from cos_testbed.images import operator_values
+from cos_testbed.progress import Progress
 
 ROOT = Path(__file__).resolve().parent.parent
 REGISTRY = "testbed.local:5000"
@@ -54,16 +55,14 @@ def tool(path: str, *args: str, data: str | None = None) -> str:
 
 def sample() -> str:
     """The six-service sample with images from the testbed's registry, in its namespace."""
-    objects = [
-        obj for obj in yaml.safe_load_all((ROOT / "manifests/samples/full.yaml").read_text()) if obj
-    ]
+    objects = [obj for obj in yaml.safe_load_all((ROOT / "manifests/samples/full.yaml").read_text()) if obj]
     for obj in objects:
         if obj["kind"] == "CosStack":
             obj["spec"]["images"] = {"registry": REGISTRY}
     return yaml.safe_dump_all(objects)
 
 
-def install(helm: str, version: str) -> None:
+def install(helm: str) -> None:
     """The operator, as its chart deploys it, for all namespaces."""
     tool(
         helm,
@@ -78,7 +77,7 @@ def install(helm: str, version: str) -> None:
         "--timeout",
         "3m",
         "--set",
-        f"image.repository={REGISTRY}/cos-operator,image.tag={version},watch.clusterWide=true",
+        f"{operator_values()},watch.clusterWide=true",
     )
 
 
@@ -126,11 +125,15 @@ def summary(stack: dict[str, Any], kubectl: str, kubeconfig: str, seconds: float
         host, _, port = row["endpoint"].partition(":")
         secret = f"Secret {row['binding']['name']}" if row.get("binding") else "none"
         table.add_row(row["name"], row["endpoint"], f"{addresses[host.split('.')[0]]}:{port}", secret)
-    out.print(f"\ncosstack/{STACK} is Ready after {seconds:.0f} s: {stack['status']['summary']} components serve.\n")
+    out.print(
+        f"\ncosstack/{STACK} is Ready after {seconds:.0f} s: {stack['status']['summary']} components serve.\n"
+    )
     out.print(table)
     out.print(f"\nexport KUBECONFIG={kubeconfig}")
     out.print(f"export PATH={Path(kubectl).parent}:$PATH")
-    out.print(f"kubectl -n {NAMESPACE} get secret {STACK}-redis-app -o jsonpath='{{.data.uri}}' | base64 -d\n")
+    out.print(
+        f"kubectl -n {NAMESPACE} get secret {STACK}-redis-app -o jsonpath='{{.data.uri}}' | base64 -d\n"
+    )
     out.print(f"$ kubectl get cosstack -n {NAMESPACE}")
     out.print(tool(kubectl, "get", "cosstack", "-n", NAMESPACE), end="")
 
@@ -139,14 +142,13 @@ def main() -> int:
     """Everything, in order; each step is skipped by the tool that finds nothing to do."""
     began = time.monotonic()
     progress = Progress()
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     try:
         testbed("up", show=True)
         testbed("images", show=True)
         kubeconfig, kubectl, helm = testbed("kubeconfig"), testbed("path", "kubectl"), testbed("path", "helm")
         os.environ["KUBECONFIG"] = kubeconfig
         with progress.step("Install the operator"):
-            install(helm, project["version"])
+            install(helm)
         with progress.step("Apply the stack"):
             tool(kubectl, "apply", "-f", "-", data=sample())
         with progress.step("Wait for the stack"):

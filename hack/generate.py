@@ -48,9 +48,10 @@ def reasons() -> Iterator[tuple[Path, str]]:
     rows = [f"| `{reason.value}` | {text} |" for reason, text in _member_docs().items()]
     head = f"<!-- {_SOURCE.format('controllers/cos_controllers/api/status.py')} -->\n# Reasons\n\n"
     intro = "A reason stands in conditions, component rows and Events of a `CosStack`.\n\n"
-    yield Path("docs/reference/reasons.md"), head + intro + "| reason | meaning |\n| --- | --- |\n" + "\n".join(
-        rows
-    ) + "\n"
+    yield (
+        Path("docs/reference/reasons.md"),
+        head + intro + "| reason | meaning |\n| --- | --- |\n" + "\n".join(rows) + "\n",
+    )
 
 
 def _member_docs() -> Mapping[Reason, str]:
@@ -61,7 +62,11 @@ def _member_docs() -> Mapping[Reason, str]:
     assert isinstance(body, ast.ClassDef)  # noqa: S101 - the source of a class
     found = {}
     for assign, doc in zip(body.body, body.body[1:], strict=False):
-        if isinstance(assign, ast.Assign) and isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant):
+        if (
+            isinstance(assign, ast.Assign)
+            and isinstance(doc, ast.Expr)
+            and isinstance(doc.value, ast.Constant)
+        ):
             name = assign.targets[0]
             assert isinstance(name, ast.Name)  # noqa: S101 - an enum member
             found[Reason[name.id]] = " ".join(str(doc.value.value).split())
@@ -78,8 +83,9 @@ def metrics_table() -> Iterator[tuple[Path, str]]:
         for name, kind, labels, text in metrics.table()
     ]
     head = f"<!-- {_SOURCE.format('operator/cos_operator/metrics.py')} -->\n# Metrics\n\n"
-    yield Path("docs/reference/metrics.md"), head + (
-        "| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n" + "\n".join(rows) + "\n"
+    yield (
+        Path("docs/reference/metrics.md"),
+        head + ("| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n" + "\n".join(rows) + "\n"),
     )
 
 

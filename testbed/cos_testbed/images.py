@@ -80,6 +80,22 @@ def operator_version() -> str:
         return str(tomllib.load(f)["project"]["version"])
 
 
+def operator_values() -> str:
+    """Values (for Helm's --set) with which the operator's chart runs the image of this very source.
+
+    A rebuilt image keeps its tag: the annotation replaces the pod when, and only when, the source has changed.
+    """
+    image = BY_NAME["cos-operator"]
+    repository, _, tag = image.reference.rpartition(":")
+    values = {
+        "image.repository": repository,
+        "image.tag": tag,
+        "image.pullPolicy": "Always",
+        "podAnnotations.source": f"s-{source_hash(image)[:12]}",
+    }
+    return ",".join(f"{name}={value}" for name, value in values.items())
+
+
 def _operator() -> Image:
     version = operator_version()
     return Image(

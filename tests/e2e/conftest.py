@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
+from cos_testbed.images import BY_NAME, operator_values
+
 sys.path.insert(0, str(Path(__file__).parent))
 
-from harness import REGISTRY, ROOT, Cluster, testbed, wait_for  # noqa: E402 - the path is set above
+from harness import REGISTRY, ROOT, Cluster, testbed, wait_for
 
 NAMESPACE = "e2e"
 OPERATOR_NAMESPACE = "cos-system"
@@ -22,8 +23,7 @@ OPERATOR_NAMESPACE = "cos-system"
 @pytest.fixture(scope="session")
 def operator_image() -> str:
     """The operator's image in the testbed's registry."""
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    return f"{REGISTRY}/cos-operator:{version}"
+    return BY_NAME["cos-operator"].reference
 
 
 @pytest.fixture(scope="session")
@@ -35,9 +35,8 @@ def cluster() -> Cluster:
 
 
 @pytest.fixture(scope="session")
-def operator(cluster: Cluster, operator_image: str) -> Cluster:
+def operator(cluster: Cluster) -> Cluster:
     """The cluster with the operator installed by Helm, for all namespaces."""
-    repository, _, tag = operator_image.rpartition(":")
     cluster.helm(
         "upgrade",
         "--install",
@@ -49,7 +48,7 @@ def operator(cluster: Cluster, operator_image: str) -> Cluster:
         "--wait",
         "--timeout=3m",
         "--set",
-        f"image.repository={repository},image.tag={tag},watch.clusterWide=true",
+        f"{operator_values()},watch.clusterWide=true",
     )
     return cluster
 
@@ -92,7 +91,9 @@ def client_objects(image: str) -> list[dict[str, Any]]:
     pod_security = {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
 
     def pod(name: str, command: list[str], volumes: list[dict[str, Any]]) -> dict[str, Any]:
-        mounts = [{"name": v["name"], "mountPath": f"/bindings/{v['name']}", "readOnly": True} for v in volumes]
+        mounts = [
+            {"name": v["name"], "mountPath": f"/bindings/{v['name']}", "readOnly": True} for v in volumes
+        ]
         container = {
             "name": name,
             "image": image,

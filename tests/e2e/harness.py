@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+
 from cos_testbed.instance import instance_from
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -132,7 +133,9 @@ class Cluster:
 
     def python(self, pod: str, namespace: str, script: str, *args: str, timeout: float = 60) -> str:
         """Run a Python script in a pod; its standard output. Fails with its error output."""
-        done = self.run("exec", "-i", pod, "-n", namespace, "--", "python", "-", *args, data=script, timeout=timeout)
+        done = self.run(
+            "exec", "-i", pod, "-n", namespace, "--", "python", "-", *args, data=script, timeout=timeout
+        )
         return done.stdout.strip()
 
 

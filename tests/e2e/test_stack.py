@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import NAMESPACE, OPERATOR_NAMESPACE, client_objects
 from harness import Cluster, audit_events, pod_uids, restarts, wait_for
+
+from conftest import NAMESPACE, OPERATOR_NAMESPACE, client_objects
 
 CLIENTS = Path(__file__).parent / "clients"
 STORES = ("postgres-prod", "postgres-dev", "redis", "elasticsearch", "neo4j")
@@ -87,7 +88,11 @@ def test_the_client_limit_is_in_force_while_probes_pass(healthy: Cluster) -> Non
     assert ready["status"] == "True"
     assert restarts(pods(healthy)) == before
     events = healthy.list("events", NAMESPACE)
-    unhealthy = [e for e in events if e["reason"] == "Unhealthy" and e["involvedObject"]["uid"] == redis["metadata"]["uid"]]
+    unhealthy = [
+        e
+        for e in events
+        if e["reason"] == "Unhealthy" and e["involvedObject"]["uid"] == redis["metadata"]["uid"]
+    ]
     since = time.time() - 20
     recent = [e for e in unhealthy if _epoch(e["lastTimestamp"]) > since]
     assert recent == []
@@ -173,7 +178,11 @@ def test_a_missing_secret_stalls_the_stack_and_its_arrival_heals_it(operator: Cl
     operator.delete_namespace(namespace)
     operator.namespace(namespace)
     spec = {"images": {"registry": "testbed.local:5000"}, "redis": {"authSecretRef": {"name": "mine"}}}
-    manifest = {"apiVersion": "cos.dev/v1alpha1", "kind": "CosStack", "metadata": {"name": "s", "namespace": namespace}}
+    manifest = {
+        "apiVersion": "cos.dev/v1alpha1",
+        "kind": "CosStack",
+        "metadata": {"name": "s", "namespace": namespace},
+    }
     operator.apply({**manifest, "spec": spec})
     stalled = wait_for(
         "Stalled",
@@ -193,10 +202,14 @@ def test_a_missing_secret_stalls_the_stack_and_its_arrival_heals_it(operator: Cl
     operator.apply({**secret, "stringData": {"password": "another-horse-battery"}})
     wait_for(
         "the new password is published",
-        lambda: base64.b64decode(
-            (operator.get("secret", "s-redis-app", namespace) or {"data": {"password": ""}})["data"]["password"]
-        ).decode()
-        == "another-horse-battery",
+        lambda: (
+            base64.b64decode(
+                (operator.get("secret", "s-redis-app", namespace) or {"data": {"password": ""}})["data"][
+                    "password"
+                ]
+            ).decode()
+            == "another-horse-battery"
+        ),
         60,
     )
     operator.wait_ready("s", namespace, 60)
@@ -209,7 +222,11 @@ def test_an_image_that_cannot_be_pulled_is_named(operator: Cluster) -> None:
     operator.delete_namespace(namespace)
     operator.namespace(namespace)
     spec = {"redis": {"image": "testbed.local:5000/redis:no-such-tag"}}
-    manifest = {"apiVersion": "cos.dev/v1alpha1", "kind": "CosStack", "metadata": {"name": "s", "namespace": namespace}}
+    manifest = {
+        "apiVersion": "cos.dev/v1alpha1",
+        "kind": "CosStack",
+        "metadata": {"name": "s", "namespace": namespace},
+    }
     operator.apply({**manifest, "spec": spec})
     stalled = wait_for(
         "Stalled",
@@ -228,7 +245,10 @@ def test_pod_security_restricted_refused_nothing(healthy: Cluster) -> None:
         if event["reason"] in {"FailedCreate", "FailedMount"} and "violates PodSecurity" in event["message"]
     ]
     assert refused == []
-    assert healthy.get("namespace", NAMESPACE)["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"  # type: ignore[index]
+    assert (
+        healthy.get("namespace", NAMESPACE)["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
+        == "restricted"
+    )  # type: ignore[index]
 
 
 def test_the_operator_answers_for_its_health_and_metrics(healthy: Cluster) -> None:
@@ -348,4 +368,7 @@ def test_a_removed_component_keeps_its_volume_and_is_listed(healthy: Cluster) ->
     healthy.patch_stack("cos", NAMESPACE, {"redis": redis})
     healthy.wait_ready("cos", NAMESPACE)
     assert read(healthy, "redis", "put-aside") == "written"
-    assert "retained" not in healthy.stack("cos", NAMESPACE)["status"] or not healthy.stack("cos", NAMESPACE)["status"]["retained"]
+    assert (
+        "retained" not in healthy.stack("cos", NAMESPACE)["status"]
+        or not healthy.stack("cos", NAMESPACE)["status"]["retained"]
+    )

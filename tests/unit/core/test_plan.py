@@ -154,7 +154,12 @@ def test_a_secret_that_vanishes_later_prunes_nothing() -> None:
 
 def test_a_foreign_object_of_a_needed_name_is_never_taken_over() -> None:
     world = World(REDIS)
-    foreign = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "cos-redis", "uid": "x"}, "spec": {}}
+    foreign = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "cos-redis", "uid": "x"},
+        "spec": {},
+    }
     world.objects[Ref("Service", "cos-redis")] = foreign
     decided = world.step()
     assert decided.applies == ()
@@ -219,7 +224,9 @@ def test_the_newest_serial_of_a_volume_is_used() -> None:
         }
     world.converge()
     spec = world.objects[Ref("StatefulSet", "cos-redis")]["spec"]["template"]["spec"]
-    claims = [v["persistentVolumeClaim"]["claimName"] for v in spec["volumes"] if "persistentVolumeClaim" in v]
+    claims = [
+        v["persistentVolumeClaim"]["claimName"] for v in spec["volumes"] if "persistentVolumeClaim" in v
+    ]
     assert claims == ["cos-redis-data-10"]
 
 
@@ -280,7 +287,9 @@ def pod_with(status: dict[str, Any]) -> World:
 
 
 def waiting(reason: str, message: str = "") -> dict[str, Any]:
-    return {"containerStatuses": [{"name": "redis", "state": {"waiting": {"reason": reason, "message": message}}}]}
+    return {
+        "containerStatuses": [{"name": "redis", "state": {"waiting": {"reason": reason, "message": message}}}]
+    }
 
 
 @pytest.mark.parametrize(
