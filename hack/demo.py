@@ -31,7 +31,7 @@ class DemoError(Exception):
     """What went wrong, in one line for the person at the terminal."""
 
 
-def testbed(*args: str, show: bool = False) -> str:
+def run_testbed(*args: str, show: bool = False) -> str:
     """A command of the testbed. With `show` its progress goes to the terminal."""
     done = subprocess.run(
         [sys.executable, "-m", "cos_testbed", *args],
@@ -111,7 +111,8 @@ def wait_ready(kubectl: str, progress: Progress) -> dict[str, Any]:
                     return dict(stack)
             time.sleep(1)
     raise DemoError(
-        f"the stack is not Ready after {READY_WITHIN_SECONDS} s; see: kubectl get cosstack {STACK} -n {NAMESPACE} -o wide"
+        f"the stack is not Ready after {READY_WITHIN_SECONDS} s; see: "
+        f"kubectl get cosstack {STACK} -n {NAMESPACE} -o wide"
     )
 
 
@@ -143,9 +144,9 @@ def main() -> int:
     began = time.monotonic()
     progress = Progress()
     try:
-        testbed("up", show=True)
-        testbed("images", show=True)
-        kubeconfig, kubectl, helm = testbed("kubeconfig"), testbed("path", "kubectl"), testbed("path", "helm")
+        run_testbed("up", show=True)
+        run_testbed("images", show=True)
+        kubeconfig, kubectl, helm = run_testbed("kubeconfig"), run_testbed("path", "kubectl"), run_testbed("path", "helm")
         os.environ["KUBECONFIG"] = kubeconfig
         with progress.step("Install the operator"):
             install(helm)

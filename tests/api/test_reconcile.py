@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from cos_controllers.k8s import Manifest
 
+from cos_controllers.k8s import Manifest
 from cos_operator.engines.base import EngineClient
 from cos_operator.kube import Kube
 from cos_operator.observe import CHILD_KINDS
@@ -26,14 +26,19 @@ def full_spec() -> dict[str, Any]:
     path = Path(__file__).parents[2] / "manifests/samples/full.yaml"
     found = yaml.safe_load_all(path.read_text())
     spec: dict[str, Any] = next(obj["spec"] for obj in found if obj and obj["kind"] == "CosStack")
-    for instance in (*spec["postgres"], *(spec[name] for name in ("redis", "elasticsearch", "neo4j", "traefik"))):
+    for instance in (
+        *spec["postgres"],
+        *(spec[name] for name in ("redis", "elasticsearch", "neo4j", "traefik")),
+    ):
         instance["scheduling"] = NOWHERE
     return spec
 
 
 async def create(kube: Kube, namespace: str, spec: dict[str, Any], name: str = "cos") -> Key:
     metadata = {"name": name, "namespace": namespace}
-    await kube.create({"apiVersion": "cos.dev/v1alpha1", "kind": "CosStack", "metadata": metadata, "spec": spec})
+    await kube.create(
+        {"apiVersion": "cos.dev/v1alpha1", "kind": "CosStack", "metadata": metadata, "spec": spec}
+    )
     return Key(namespace, name)
 
 
@@ -55,7 +60,7 @@ async def children(kube: Kube, namespace: str) -> dict[tuple[str, str], Manifest
 def versions(objects: Mapping[tuple[str, str], Manifest]) -> dict[tuple[str, str], str]:
     """Fields and labels of each object as JSON: what a write would change (status is Kubernetes' own)."""
     return {
-        key: json.dumps({k: v for k, v in obj.items() if k not in {"status"}} | {"metadata": _stable(obj)})
+        key: json.dumps({k: v for k, v in obj.items() if k != "status"} | {"metadata": _stable(obj)})
         for key, obj in objects.items()
     }
 
@@ -114,7 +119,9 @@ async def test_stripped_owners_labels_and_fields_are_put_back(kube: Kube, namesp
     after = await children(kube, namespace)
     for key_, obj in after.items():
         assert _stable(obj)["labels"] == json.loads(before[key_])["metadata"]["labels"], key_
-        assert _stable(obj)["ownerReferences"] == json.loads(before[key_])["metadata"]["ownerReferences"], key_
+        assert _stable(obj)["ownerReferences"] == json.loads(before[key_])["metadata"]["ownerReferences"], (
+            key_
+        )
     assert "port 6379" in after["ConfigMap", "cos-redis-config"]["data"]["redis.conf"]
 
 
@@ -192,7 +199,10 @@ async def test_deletion_policy_moves_the_ownership_of_data(kube: Kube, namespace
         await reconcile(key)
         objects = await children(kube, namespace)
         for name in ("cos-redis-admin", "cos-redis-app", "cos-seed"):
-            assert len(objects["Secret", name]["metadata"].get("ownerReferences", [])) == owners, (policy, name)
+            assert len(objects["Secret", name]["metadata"].get("ownerReferences", [])) == owners, (
+                policy,
+                name,
+            )
 
 
 @pytest.mark.parametrize("gone", [True, False])
@@ -201,7 +211,12 @@ async def test_a_stack_that_is_gone_or_going_needs_nothing(kube: Kube, namespace
     if not gone:
         metadata = {"name": "cos", "namespace": namespace, "finalizers": ["example.com/hold"]}
         await kube.create(
-            {"apiVersion": "cos.dev/v1alpha1", "kind": "CosStack", "metadata": metadata, "spec": {"redis": {}}}
+            {
+                "apiVersion": "cos.dev/v1alpha1",
+                "kind": "CosStack",
+                "metadata": metadata,
+                "spec": {"redis": {}},
+            }
         )
         await kube.delete("CosStack", namespace, "cos")
     assert await Reconciler(kube, NO_CLIENTS)(key) is None

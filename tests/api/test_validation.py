@@ -129,7 +129,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
     ),
     "neo4j reserved prefix": (
         {"neo4j": {"settings": {"db.transaction.timeout": "30s"}}},
-        {"neo4j": {"settings": {"server.directories.data": "/tmp"}}},
+        {"neo4j": {"settings": {"server.directories.data": "/elsewhere"}}},
         ("spec.neo4j.settings", "server.directories.*"),
     ),
     "traefik version is full": (

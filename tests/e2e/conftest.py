@@ -14,7 +14,7 @@ from cos_testbed.images import BY_NAME, operator_values
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from harness import REGISTRY, ROOT, Cluster, testbed, wait_for
+from harness import REGISTRY, ROOT, Cluster, run_testbed, wait_for
 
 NAMESPACE = "e2e"
 OPERATOR_NAMESPACE = "cos-system"
@@ -29,9 +29,9 @@ def operator_image() -> str:
 @pytest.fixture(scope="session")
 def cluster() -> Cluster:
     """The testbed, up, with every image in its registry."""
-    testbed("up", timeout=3000)
-    testbed("images", timeout=3000)
-    return Cluster(testbed("kubeconfig"), testbed("path", "kubectl"), testbed("path", "helm"))
+    run_testbed("up", timeout=3000)
+    run_testbed("images", timeout=3000)
+    return Cluster(run_testbed("kubeconfig"), run_testbed("path", "kubectl"), run_testbed("path", "helm"))
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ REGISTRY = "testbed.local:5000"
 T = TypeVar("T")
 
 
-def testbed(*args: str, timeout: float = 600) -> str:
+def run_testbed(*args: str, timeout: float = 600) -> str:
     """A command of the testbed; its standard output."""
     command = [sys.executable, "-m", "cos_testbed", *args]
     done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=timeout)

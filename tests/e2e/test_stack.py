@@ -307,7 +307,8 @@ def _process_arguments() -> str:
     return "\n".join(found)
 
 
-def test_a_steady_stack_causes_no_writes(healthy: Cluster) -> None:
+@pytest.mark.usefixtures("healthy")
+def test_a_steady_stack_causes_no_writes() -> None:
     # Let what earlier tests began come to rest: the last status, the last Event.
     time.sleep(5)
     first = _operator_writes()
