@@ -1,0 +1,80 @@
+"""The roles that Postgres has before anyone connects over the network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from functools import lru_cache
+
+from cos_controllers.credentials import Credentials, Login
+
+#: The superuser. It has no password and enters by the local socket only.
+SUPERUSER = "postgres"
+#: The operator's role over the network: it makes roles and databases, and is no superuser.
+ADMIN = "cos_admin"
+#: The role of kubelet's probes, by the local socket only.
+PROBE = "cos_probe"
+#: Role and database of applications; the operator makes them by protocol.
+APP = "app"
+DATABASE = "app"
+
+#: Postgres' default of `scram_iterations`.
+_SCRAM_ITERATIONS = 4096
+_SALT_BYTES = 16
+
+
+@lru_cache(maxsize=64)
+def scram_verifier(login: Login) -> str:
+    """What Postgres stores for a password, the same text for the same login: its salt derives from it.
+
+    The password must be printable ASCII, which SASLprep (RFC 4013) leaves as it is.
+    """
+    password = login.password.encode("ascii")
+    salt = hmac.digest(password, f"salt of {login.username}".encode(), "sha256")[:_SALT_BYTES]
+    stored_key, server_key = scram_keys(password, salt)
+    salt_text, stored_text, server_text = (
+        base64.b64encode(item).decode() for item in (salt, stored_key, server_key)
+    )
+    return f"SCRAM-SHA-256${_SCRAM_ITERATIONS}:{salt_text}${stored_text}:{server_text}"
+
+
+def scram_keys(password: bytes, salt: bytes) -> tuple[bytes, bytes]:
+    """StoredKey and ServerKey of SCRAM-SHA-256 (RFC 5802, section 3; RFC 7677)."""
+    salted = hashlib.pbkdf2_hmac("sha256", password, salt, _SCRAM_ITERATIONS)
+    client_key = hmac.digest(salted, b"Client Key", "sha256")
+    return hashlib.sha256(client_key).digest(), hmac.digest(salted, b"Server Key", "sha256")
+
+
+def accounts_sql(credentials: Credentials) -> str:
+    """Statements for single-user mode that bring the operator's roles to what they should be.
+
+    Idempotent. In that mode (`-j`) a statement ends with a semicolon and an empty line.
+    """
+    locked = "NOSUPERUSER NOREPLICATION NOBYPASSRLS"
+    statements = [
+        "DO $$ BEGIN\n"
+        + "".join(
+            f"IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN CREATE ROLE {role}; END IF;\n"
+            for role in (ADMIN, PROBE)
+        )
+        + "END $$",
+        f"ALTER ROLE {ADMIN} LOGIN CREATEDB CREATEROLE {locked} PASSWORD '{scram_verifier(credentials.admin)}'",
+        # What the operator does is not logged: it sets passwords.
+        *(
+            f"ALTER ROLE {ADMIN} SET {name} = {value}"
+            for name, value in (
+                ("log_statement", "none"),
+                ("log_min_duration_statement", "-1"),
+                ("log_min_duration_sample", "-1"),
+                ("log_transaction_sample_rate", "0"),
+                ("log_min_error_statement", "panic"),
+            )
+        ),
+        f"ALTER ROLE {PROBE} LOGIN NOCREATEDB NOCREATEROLE {locked} PASSWORD NULL",
+        f"GRANT pg_use_reserved_connections TO {ADMIN}, {PROBE}",
+        f"REVOKE ALL ON DATABASE {SUPERUSER} FROM PUBLIC",
+        "REVOKE ALL ON DATABASE template1 FROM PUBLIC",
+        f"GRANT CONNECT ON DATABASE {SUPERUSER} TO {ADMIN}, {PROBE}",
+    ]
+    return "".join(f"{statement};\n\n" for statement in statements)

@@ -1,0 +1,119 @@
+"""Postgres as an engine: names, and the pod that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from cos_controllers.api.stack import CosStackSpec, PostgresSpec
+from cos_controllers.components.base import (
+    CONFIG_VOLUME,
+    DATA_VOLUME,
+    FILES_VOLUME,
+    Accounts,
+    Blueprint,
+    Context,
+    Port,
+)
+from cos_controllers.components.parts import (
+    liveness_probe,
+    memory_limit_mib,
+    mount,
+    readiness_probe,
+    requirements,
+    run,
+    scratch,
+    startup_probe,
+)
+from cos_controllers.components.postgres import paths
+from cos_controllers.components.postgres.accounts import ADMIN, APP, DATABASE, PROBE, accounts_sql
+from cos_controllers.components.postgres.config import PORT, hba_conf, ident_conf, postgresql_conf
+from cos_controllers.components.postgres.scripts import INIT_SCRIPT, PROBE_SCRIPT, RUN_SCRIPT
+from cos_controllers.credentials import Login
+from cos_controllers.k8s import V1Container, V1ContainerPort
+
+#: uid and gid of `postgres` in the official image (Debian variant).
+POSTGRES_UID = 999
+
+ACCOUNTS = Accounts(admin=ADMIN, app=APP, probe=PROBE, database=DATABASE)
+
+#: Share of the memory limit that parallel queries may take in /dev/shm.
+_SHM_PERCENT = 25
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """See `base.Engine`. A stack has any number of instances, each its own server."""
+
+    kind: str = "postgres"
+    ports: tuple[Port, ...] = (Port("postgres", PORT),)
+    ops_port: int | None = None
+    accounts: Accounts = ACCOUNTS
+    repository: str = "postgres"
+
+    def tag(self, version: str) -> str:
+        """The version is the tag (Debian variant: bash, and `postgres` with uid 999)."""
+        return version
+
+    def instances(self, spec: CosStackSpec) -> Mapping[str, PostgresSpec]:
+        """``postgres-<name>`` for each."""
+        return {f"{self.kind}-{item.name}": item for item in spec.postgres}
+
+    def uri(self, host: str, login: Login) -> str:
+        """``postgresql://user:password@host:port/database``."""
+        return f"postgresql://{login.username}:{quote(login.password, safe='')}@{host}:{PORT}/{DATABASE}"
+
+    def render(self, context: Context) -> Blueprint:
+        """An init container that makes or examines the cluster, and the server."""
+        spec = context.spec
+        assert isinstance(spec, PostgresSpec)  # noqa: S101 - narrows the type; `instances` gives no other
+        major = spec.version.partition(".")[0]
+        probe = f"{paths.CONFIG_DIR}/probe.sh"
+        mounts = [
+            mount(CONFIG_VOLUME, paths.CONFIG_DIR),
+            mount(DATA_VOLUME, paths.VOLUME_DIR, read_only=False),
+            mount("run", paths.SOCKET_DIR, read_only=False),
+            mount("shm", "/dev/shm", read_only=False),  # noqa: S108 - a path in the container
+            mount("tmp", "/tmp", read_only=False),  # noqa: S108 - likewise
+        ]
+        init = V1Container(
+            name="init",
+            command=["bash", f"{paths.CONFIG_DIR}/init.sh", major],
+            resources=requirements(spec.resources),
+            volume_mounts=[*mounts, mount(FILES_VOLUME, paths.FILES_DIR)],
+        )
+        server = V1Container(
+            name="postgres",
+            command=["bash", f"{paths.CONFIG_DIR}/run.sh", paths.data(major)],
+            ports=[V1ContainerPort(name="postgres", container_port=PORT)],
+            resources=requirements(spec.resources),
+            # The server answers, if only to reject, from its first second on: the replay of a long log takes
+            # nothing from the budget of the start, and readiness waits for its end.
+            startup_probe=startup_probe(run("bash", probe, "alive")),
+            readiness_probe=readiness_probe(run("bash", probe, "ready")),
+            liveness_probe=liveness_probe(run("bash", probe, "alive")),
+            volume_mounts=mounts,
+        )
+        return Blueprint(
+            uid=POSTGRES_UID,
+            gid=POSTGRES_UID,
+            init_containers=(init,),
+            containers=(server,),
+            config={
+                "postgresql.conf": postgresql_conf(spec, name=context.name, major=major),
+                "pg_hba.conf": hba_conf(),
+                "pg_ident.conf": ident_conf(),
+                "init.sh": INIT_SCRIPT,
+                "run.sh": RUN_SCRIPT,
+                "probe.sh": PROBE_SCRIPT,
+            },
+            files={"accounts.sql": accounts_sql(context.login())},
+            volumes=(
+                scratch("run", "1Mi"),
+                scratch("shm", f"{memory_limit_mib(spec.resources) * _SHM_PERCENT // 100}Mi", memory=True),
+                scratch("tmp", "16Mi"),
+            ),
+            # The checkpoint of a fast shutdown, on a slow disk. If it is cut short, the next start replays the log.
+            grace_seconds=120,
+        )
