@@ -7,9 +7,12 @@ engine's own configuration (loading modules, running commands).
 from __future__ import annotations
 
 POSTGRES = (
+    "allow_alter_system",
     "archive_cleanup_command",
     "archive_command",
     "archive_library",
+    "archive_mode",
+    "cluster_name",
     "config_file",
     "data_directory",
     "data_sync_retry",
@@ -21,18 +24,23 @@ POSTGRES = (
     "include_dir",
     "include_if_exists",
     "jit_provider",
+    "lc_messages",
     "listen_addresses",
     "local_preload_libraries",
     "log_destination",
     "logging_collector",
     "password_encryption",
     "port",
+    "recovery_end_command",
+    "reserved_connections",
     "restore_command",
     "session_preload_libraries",
     "shared_preload_libraries",
     "ssl",
-    "unix_socket_directories",
+    "superuser_reserved_connections",
+    "synchronous_standby_names",
 )
+POSTGRES_PREFIXES = ("primary_", "recovery_target", "ssl_", "unix_socket_")
 
 REDIS = (
     "aclfile",

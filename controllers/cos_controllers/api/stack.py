@@ -120,8 +120,18 @@ class PostgresSpec(StoreSpec):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         _memory_rule("128Mi", "shared_buffers derives from it"),
-        _shape_rule("parameters", "^[a-z][a-z0-9_.]*$", 'max_connections: "100"'),
-        _reserved_rule("parameters", reserved.POSTGRES),
+        _shape_rule("parameters", "^[a-z][a-z0-9_]*([.][a-z][a-z0-9_]*)?$", 'max_connections: "100"'),
+        _reserved_rule("parameters", reserved.POSTGRES, reserved.POSTGRES_PREFIXES),
+        Rule(
+            cel="!has(self.parameters) || !('max_connections' in self.parameters) || "
+            "self.parameters['max_connections'].matches('^([2-9][0-9]|[1-9][0-9]{2,5})$')",
+            message="parameters.max_connections must be a number from 20 on: 8 are reserved for probes, the "
+            "operator and superusers",
+            holds=lambda self: _matches(
+                r"^([2-9][0-9]|[1-9][0-9]{2,5})$", self.parameters.get("max_connections", "100")
+            ),
+            field_path=".parameters",
+        ),
         Rule(
             cel=f"!(self.name in [{', '.join(repr(e) for e in ENGINES)}])",
             message="name must not be the name of an engine: choose for example prod",
@@ -230,7 +240,7 @@ class Route(ApiModel):
     host: Annotated[str, Field(max_length=253)] | None = None
     """Host name that a request must ask for; any when absent."""
     path: Annotated[str, Field(max_length=512)] = "/"
-    """Prefix of the request's path."""
+    """Prefix of the request's path, by whole segments: /api matches /api and /api/v1, and not /apis."""
     component: Literal["elasticsearch", "neo4j"] | None = None
     """HTTP component of this stack to send requests to."""
     service: ServiceBackend | None = None
@@ -243,9 +253,10 @@ class Route(ApiModel):
             holds=lambda self: (self.component is None) != (self.service is None),
         ),
         Rule(
-            cel="self.path.matches('^/[A-Za-z0-9/._~-]*$')",
-            message="path must start with / and hold only letters, digits and / . _ ~ -, for example /api",
-            holds=lambda self: _matches(r"^/[A-Za-z0-9/._~-]*$", self.path),
+            cel="self.path.matches('^/([A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*)?$')",
+            message="path must start with /, not end with one, and hold only letters, digits and / . _ ~ -, "
+            "for example /api",
+            holds=lambda self: _matches(r"^/([A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*)?$", self.path),
             field_path=".path",
         ),
         Rule(
