@@ -146,7 +146,11 @@ def main() -> int:
     try:
         run_testbed("up", show=True)
         run_testbed("images", show=True)
-        kubeconfig, kubectl, helm = run_testbed("kubeconfig"), run_testbed("path", "kubectl"), run_testbed("path", "helm")
+        kubeconfig, kubectl, helm = (
+            run_testbed("kubeconfig"),
+            run_testbed("path", "kubectl"),
+            run_testbed("path", "helm"),
+        )
         os.environ["KUBECONFIG"] = kubeconfig
         with progress.step("Install the operator"):
             install(helm)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -41,6 +42,41 @@ def crds() -> Iterator[tuple[Path, str]]:
     text = header + to_yaml(stack_crd())
     yield CRD_FILE, text
     yield CHART_CRDS / CRD_FILE.name, text
+
+
+def api_reference() -> Iterator[tuple[Path, str]]:
+    """Every field of `CosStack` with type, default and meaning, and the rules in their own words."""
+    schema = stack_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
+    rows = [*_fields("spec", schema["spec"]), *_fields("status", schema["status"])]
+    rules = sorted(set(_rules("spec", schema["spec"])))
+    head = f"<!-- {_SOURCE.format('controllers/cos_controllers/api')} -->\n# CosStack\n\n"
+    table = "| field | type | default | meaning |\n| --- | --- | --- | --- |\n" + "\n".join(rows)
+    said = "| where | rule |\n| --- | --- |\n" + "\n".join(f"| `{path}` | {text} |" for path, text in rules)
+    yield Path("docs/reference/cosstack.md"), f"{head}{table}\n\n## Rules\n\n{said}\n"
+
+
+def _fields(path: str, schema: Mapping[str, Any]) -> Iterator[str]:
+    """A table row a field, depth first; Kubernetes' own shapes are not repeated here."""
+    for name, child in schema.get("properties", {}).items():
+        items = child.get("items", {})
+        below = f"{path}.{name}[]" if items else f"{path}.{name}"
+        kind = child.get("type") or "integer or string"
+        if "enum" in child:
+            kind = ", ".join(f"`{value}`" for value in child["enum"])
+        default = f"`{json.dumps(child['default'])}`" if "default" in child else ""
+        text = child.get("description", "").replace("|", "\\|")
+        yield f"| `{below}` | {kind} | {default} | {text} |"
+        nested = items or child
+        if any("description" in item for item in nested.get("properties", {}).values()):
+            yield from _fields(below, nested)
+
+
+def _rules(path: str, schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for rule in schema.get("x-kubernetes-validations", ()):
+        yield path + rule.get("fieldPath", ""), rule["message"].replace("|", "\\|")
+    for name, child in schema.get("properties", {}).items():
+        items = child.get("items")
+        yield from _rules(f"{path}.{name}[]" if items else f"{path}.{name}", items or child)
 
 
 def reasons() -> Iterator[tuple[Path, str]]:
@@ -91,11 +127,11 @@ def metrics_table() -> Iterator[tuple[Path, str]]:
 
 def requirements() -> Iterator[tuple[Path, str]]:
     """The hash-pinned dependencies of the operator's image, from uv.lock."""
-    command = ["uv", "export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "-q"]
-    text = subprocess.run(  # noqa: S603 - our own arguments
-        [*command, "--format", "requirements-txt"], check=True, capture_output=True, text=True, cwd=ROOT
-    ).stdout
-    yield Path("requirements.txt"), "# " + _SOURCE.format("uv.lock") + "\n" + text
+    command = ["uv", "export", "--frozen", "--offline", "--no-dev", "--no-emit-project", "--no-header", "-q"]
+    done = subprocess.run(
+        [*command, "--format", "requirements-txt"], check=True, capture_output=True, cwd=ROOT
+    )
+    yield Path("requirements.txt"), "# " + _SOURCE.format("uv.lock") + "\n" + done.stdout.decode()
 
 
 def install_manifest() -> Iterator[tuple[Path, str]]:
@@ -103,7 +139,7 @@ def install_manifest() -> Iterator[tuple[Path, str]]:
     yield render_manifests.INSTALL_FILE, render_manifests.install_manifest()
 
 
-GENERATORS = (crds, reasons, metrics_table, install_manifest)
+GENERATORS = (crds, api_reference, reasons, metrics_table, requirements, install_manifest)
 
 
 def main() -> int:

@@ -80,9 +80,7 @@ def install_manifest() -> str:
 
 
 def _output(*command: str) -> str:
-    done = subprocess.run(  # noqa: S603 - our own arguments
-        command, check=False, stdout=subprocess.PIPE, text=True, cwd=ROOT, timeout=1800
-    )
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True, cwd=ROOT, timeout=1800)
     if done.returncode:
         raise SystemExit(f"{INSTALL_FILE} was not rendered: this failed: {' '.join(command)}")
     return done.stdout
