@@ -1,0 +1,207 @@
+"""Installing, upgrading and uninstalling, by Helm and by kubectl, and what outlives each.
+
+On an instance of the testbed of its own: what is tested here takes CustomResourceDefinitions away under every stack of
+the cluster.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from harness import REGISTRY, ROOT, Cluster, pod_uids, run_testbed, wait_for
+
+from cos_testbed.instance import instance_from
+
+INSTANCE = instance_from({}, 8)
+CHART = ROOT / "charts" / "cos-operator"
+CRD = "cosstacks.cos.dev"
+HOME = "cos-system"
+STACKS = "stacks"
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+IMAGE = f"{REGISTRY}/cos-operator"
+
+
+@pytest.fixture(scope="module")
+def bare() -> Iterator[Cluster]:
+    """A cluster without anything of ours, that holds the images."""
+    which = f"--instance={INSTANCE.index}"
+    run_testbed(which, "up", timeout=1800)
+    try:
+        run_testbed(which, "load", "cos-operator", "redis", timeout=1800)
+        yield Cluster(str(INSTANCE.kubeconfig), run_testbed("path", "kubectl"), run_testbed("path", "helm"))
+    finally:
+        run_testbed(which, "clean", timeout=300)
+
+
+@pytest.fixture
+def empty(bare: Cluster) -> Iterator[Cluster]:
+    """The same, with a restricted namespace for stacks; afterwards all is taken away again."""
+    bare.namespace(HOME)
+    bare.namespace(STACKS)
+    yield bare
+    for release in yaml.safe_load(bare.helm("list", "--all-namespaces", "--output=yaml").stdout):
+        bare.helm("uninstall", release["name"], f"--namespace={release['namespace']}")
+    for namespace in (HOME, STACKS, "other"):
+        bare.delete_namespace(namespace)
+    for kind in ("clusterrole", "clusterrolebinding"):
+        bare.run("delete", kind, "--selector=app.kubernetes.io/name=cos-operator")
+    bare.run("delete", "crd", CRD, "--ignore-not-found")
+
+
+def install(cluster: Cluster, *args: str, chart: Path = CHART, command: str = "install") -> Any:
+    """`helm install`, with the testbed's image and a namespace for stacks. Arguments come last, so that they win."""
+    return cluster.helm(
+        command,
+        "cos-operator",
+        str(chart),
+        f"--namespace={HOME}",
+        f"--set=image.repository={IMAGE}",
+        f"--set=watch.namespaces={{{STACKS}}}",
+        *args,
+    )
+
+
+def uninstall(cluster: Cluster, namespace: str = HOME) -> None:
+    cluster.helm("uninstall", "cos-operator", f"--namespace={namespace}", "--wait", "--timeout=2m")
+
+
+def stack(name: str = "cos", **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "cos.dev/v1alpha1",
+        "kind": "CosStack",
+        "metadata": {"name": name, "namespace": STACKS},
+        "spec": {"images": {"registry": REGISTRY}, "redis": {}, **spec},
+    }
+
+
+def operator_pods(cluster: Cluster) -> dict[str, int]:
+    """Restarts of each Ready pod of the operator, by UID."""
+    return {
+        pod["metadata"]["uid"]: sum(status["restartCount"] for status in pod["status"]["containerStatuses"])
+        for pod in cluster.list("pods", HOME, "app.kubernetes.io/name=cos-operator")
+        if any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
+        and not pod["metadata"].get("deletionTimestamp")
+    }
+
+
+def crd_field(cluster: Cluster, *path: str) -> Any:
+    """What the stored CRD says of a field of the spec."""
+    crd = cluster.get("crd", CRD)
+    assert crd
+    found = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    for name in path:
+        found = found.get(name, {})
+    return found
+
+
+@pytest.fixture
+def older(tmp_path: Path) -> Path:
+    """The chart with the CRD of an imagined earlier release, in which stacks could not be paused."""
+    chart = tmp_path / "cos-operator"
+    shutil.copytree(CHART, chart)
+    (path,) = (chart / "files" / "crds").glob("*.yaml")
+    crd = yaml.load(path.read_text(), Loader=yaml.CSafeLoader)
+    spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    del spec["properties"]["paused"]
+    path.write_text(yaml.dump(crd, Dumper=yaml.CSafeDumper, sort_keys=False))
+    return chart
+
+
+def test_uninstalling_deletes_no_stack_and_installing_again_finds_it(empty: Cluster) -> None:
+    install(empty, "--wait", "--timeout=2m")
+    assert list(operator_pods(empty).values()) == [0]
+    empty.apply(stack())
+    empty.wait_ready("cos", STACKS)
+    before = pod_uids(empty, STACKS, "cos")
+    uid = empty.stack("cos", STACKS)["metadata"]["uid"]
+
+    uninstall(empty)
+    assert not empty.list("deployments", HOME)
+    assert empty.get("crd", CRD)
+    assert empty.stack("cos", STACKS)["metadata"]["uid"] == uid
+    assert pod_uids(empty, STACKS, "cos") == before, "the engines go on serving"
+
+    install(empty, "--wait", "--timeout=2m")
+    maximum = 77
+    empty.patch_stack("cos", STACKS, {"redis": {"maxClients": maximum}})
+    empty.wait_ready("cos", STACKS)
+    assert empty.stack("cos", STACKS)["metadata"]["uid"] == uid
+
+
+def test_a_kept_crd_of_another_release_is_taken_over_only_when_asked(empty: Cluster) -> None:
+    install(empty, "--set=replicas=0")
+    uninstall(empty)
+    empty.apply(stack(paused=True))
+    elsewhere = ("--namespace=other", "--create-namespace", "--set=replicas=0")
+    refused = empty.helm("install", "cos-operator", str(CHART), *elsewhere, check=False)
+    assert refused.returncode != 0
+    assert CRD in refused.stderr
+    assert "invalid ownership metadata" in refused.stderr
+    empty.helm("install", "cos-operator", str(CHART), *elsewhere, "--take-ownership")
+    crd = empty.get("crd", CRD)
+    assert crd
+    assert crd["metadata"]["annotations"]["meta.helm.sh/release-namespace"] == "other"
+    assert empty.stack("cos", STACKS)
+
+
+def test_an_upgrade_upgrades_the_crd_and_does_not_restart_the_operator(empty: Cluster, older: Path) -> None:
+    install(empty, "--wait", "--timeout=2m", chart=older)
+    assert not crd_field(empty, "paused")
+    before = operator_pods(empty)
+    install(empty, "--wait", "--timeout=2m", command="upgrade")
+    assert crd_field(empty, "paused", "type") == "boolean"
+    assert operator_pods(empty) == before
+
+    # Handing the CRD over to someone else takes it away from nobody.
+    install(empty, "--set=crds.install=false", command="upgrade")
+    assert crd_field(empty, "paused", "type") == "boolean"
+
+
+def test_two_replicas_are_ready_and_one_of_them_leads(empty: Cluster) -> None:
+    install(empty, "--wait", "--timeout=2m", "--set=replicas=2")
+    assert list(operator_pods(empty).values()) == [0, 0]
+
+    def holder() -> str:
+        lease = empty.get("lease", "cos-operator", HOME) or {"spec": {}}
+        return str(lease["spec"].get("holderIdentity", ""))
+
+    first = wait_for("a leader", holder, 30)
+    pods = {
+        pod["metadata"]["name"] for pod in empty.list("pods", HOME, "app.kubernetes.io/name=cos-operator")
+    }
+    assert first in pods
+    empty.run("delete", "pod", first, "-n", HOME, "--wait=false")
+    wait_for("another leader", lambda: holder() in pods - {first}, 30)
+
+
+def test_kubectl_alone_installs_upgrades_and_uninstalls(empty: Cluster, older: Path, tmp_path: Path) -> None:
+    (old_crd,) = (older / "files" / "crds").glob("*.yaml")
+    empty.run("apply", "-f", str(old_crd))
+    text = (ROOT / "manifests" / "install.yaml").read_text()
+    manifest = tmp_path / "install.yaml"
+    manifest.write_text(text.replace(f"image: cos-operator:{VERSION}", f"image: {IMAGE}:{VERSION}"))
+    assert manifest.read_text() != text
+    empty.run("apply", "-f", str(manifest))
+    assert crd_field(empty, "paused", "type") == "boolean"
+    empty.run("rollout", "status", "deployment/cos-operator", "-n", HOME, "--timeout=2m", timeout=130)
+    empty.apply(stack())
+    empty.wait_ready("cos", STACKS)
+    before = pod_uids(empty, STACKS, "cos")
+
+    ours = "--selector=app.kubernetes.io/name=cos-operator"
+    empty.run("delete", "-f", str(manifest), ours)
+    assert not empty.list("deployments", HOME)
+    assert not empty.list("clusterroles", selector="app.kubernetes.io/name=cos-operator")
+    assert empty.get("namespace", HOME)
+    assert empty.stack("cos", STACKS)
+    assert pod_uids(empty, STACKS, "cos") == before
+
+    # From kubectl to Helm, which has to be told to take over what it did not make.
+    install(empty, "--wait", "--timeout=2m", "--take-ownership", "--force-conflicts")
+    assert empty.stack("cos", STACKS)
