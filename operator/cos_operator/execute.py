@@ -14,7 +14,7 @@ from cos_controllers.plan import Apply, Delete, Plan
 from cos_operator.engines.base import PROVISION_SECONDS, EngineClient, EngineError
 from cos_operator.kube import Conflict, Forbidden, Invalid, Kube, KubeError, NamespaceTerminating
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass
@@ -87,5 +87,8 @@ async def _provision(client: EngineClient, target: CheckTarget) -> None:
             await client.provision(target)
     except (EngineError, TimeoutError) as error:
         log.warning("provisioning failed", component=target.component, error=str(error) or "time limit")
+    except Exception:
+        # A client that breaks its promise must not keep the other components from being served.
+        log.exception("provisioning failed", component=target.component)
     else:
         log.info("provisioned", component=target.component)

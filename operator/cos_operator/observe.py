@@ -7,6 +7,8 @@ import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+import structlog
+
 from cos_controllers.api.stack import CosStack
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import stack_selector
@@ -15,6 +17,8 @@ from cos_controllers.plan import check_targets, wanted_refs, wants_warnings
 from cos_controllers.resolve import references
 from cos_operator.engines.base import CHECK_SECONDS, EngineClient
 from cos_operator.kube import Kube
+
+log = structlog.stdlib.get_logger(__name__)
 
 #: Kinds of which a stack has children.
 CHILD_KINDS = (
@@ -88,3 +92,7 @@ async def _check(client: EngineClient, target: CheckTarget) -> CheckResult:
             return await client.check(target)
     except TimeoutError:
         return CheckResult(Outcome.NOT_ANSWERING, f"no answer within {CHECK_SECONDS:g} s")
+    except Exception as error:
+        # A client that breaks its promise must not keep the other components from being looked at.
+        log.exception("check failed", component=target.component)
+        return CheckResult(Outcome.NOT_ANSWERING, f"the check failed: {type(error).__name__}")

@@ -23,7 +23,7 @@ from cos_operator.kube import Kube, KubeError
 from cos_operator.lease import NotLeader
 from cos_operator.observe import observe
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 
 class Key(NamedTuple):
