@@ -13,7 +13,7 @@ from rich.table import Table
 from cos_testbed import lifecycle, operations
 from cos_testbed.api import Api
 from cos_testbed.build import ensure_binary
-from cos_testbed.errors import TestbedError
+from cos_testbed.errors import PrerequisiteError, TestbedError
 from cos_testbed.images import build_images
 from cos_testbed.instance import Instance, instance_from
 from cos_testbed.progress import Progress
@@ -171,6 +171,9 @@ def main() -> None:
     except TestbedError as error:
         sys.stderr.write(f"cos_testbed: {error}\n")
         sys.exit(error.exit_code)
+    except PermissionError as error:
+        sys.stderr.write(f"cos_testbed: {error.filename} belongs to root: run this as root (sudo)\n")
+        sys.exit(PrerequisiteError.exit_code)
     except KeyboardInterrupt:
         sys.stderr.write("cos_testbed: interrupted; run the same command again to go on\n")
         sys.exit(130)

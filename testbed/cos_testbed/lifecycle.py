@@ -44,10 +44,10 @@ def up(instance: Instance, progress: Progress, *, nodes: int | None, control_pla
 
     `nodes` None means as many as before, or one. Nodes that run stay when only the control plane is asked for.
     """
-    count = node_count(instance, nodes)
     modules = CONTROL_PLANE_MODULES if control_plane_only else CLUSTER_MODULES
     tools = prereqs.CONTROL_PLANE_TOOLS if control_plane_only else prereqs.NODE_TOOLS
     prereqs.check(modules, tools, containers=not control_plane_only)
+    count = node_count(instance, nodes)
     prereqs.install_tools(tools, progress)
     ensure_modules(modules, progress)
     programs = {name: bin_dir(module) / name for name, module in PROGRAMS.items()}

@@ -13,7 +13,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
-from cos_testbed.errors import PrerequisiteError
+from cos_testbed.errors import PrerequisiteError, TestbedError
 from cos_testbed.instance import Instance, Node
 from cos_testbed.process import output
 
@@ -58,8 +58,7 @@ def ensure_node(node: Node, peers: Sequence[Node]) -> None:
         node.netns.unlink(missing_ok=True)
         node.netns.touch()
         output(["unshare", f"--net={node.netns}", "true"])
-        if _link_exists(node.veth):
-            output(["ip", "link", "delete", node.veth])
+        _delete_link(node.veth)
     if not _link_exists(node.veth):
         peer = ["type", "veth", "peer", "name", "eth0", "netns", str(node.netns)]
         output(["ip", "link", "add", node.veth, *peer])
@@ -94,11 +93,10 @@ def netns_exists(node: Node) -> bool:
 
 def remove_node(node: Node) -> None:
     """The namespace and its veth; also what only half exists."""
+    _delete_link(node.veth)
     if netns_exists(node):
         output(["umount", str(node.netns)])
     node.netns.unlink(missing_ok=True)
-    if _link_exists(node.veth):
-        output(["ip", "link", "delete", node.veth])
 
 
 def remove_bridge(instance: Instance) -> None:
@@ -106,9 +104,8 @@ def remove_bridge(instance: Instance) -> None:
     for link in json.loads(output(["ip", "-j", "link"])):
         name = str(link["ifname"])
         if name.startswith(f"{instance.bridge}-n"):
-            output(["ip", "link", "delete", name])
-    if _link_exists(instance.bridge):
-        output(["ip", "link", "delete", instance.bridge])
+            _delete_link(name)
+    _delete_link(instance.bridge)
 
 
 def mounts_of_type(kind: str) -> set[Path]:
@@ -123,6 +120,14 @@ def mounts_of_type(kind: str) -> set[Path]:
 
 def _host_route(network: IPv4Network, node: Node) -> None:
     output(["ip", "route", "replace", str(network), "via", str(node.address), "dev", node.instance.bridge])
+
+
+def _delete_link(name: str) -> None:
+    """Whoever deletes it: the kernel takes a veth away by itself, a moment after its namespace."""
+    if _link_exists(name):
+        output(["ip", "link", "delete", name], check=False)
+        if _link_exists(name):
+            raise TestbedError(f"the interface {name} cannot be deleted: try 'ip link delete {name}'")
 
 
 def _link_exists(name: str) -> bool:
