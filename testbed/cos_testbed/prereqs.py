@@ -18,7 +18,8 @@ from cos_testbed.progress import Progress
 
 GIB = 1024**3
 MINIMUM_MEMORY_BYTES = 8 * GIB
-DISK_TO_BUILD_BYTES = 15 * GIB
+# Go's caches take 16 GiB and the programs one.
+DISK_TO_BUILD_BYTES = 20 * GIB
 DISK_TO_RUN_BYTES = 5 * GIB
 APT_TIMEOUT_SECONDS = 600.0
 
