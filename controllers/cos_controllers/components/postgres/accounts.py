@@ -53,12 +53,11 @@ def accounts_sql(credentials: Credentials) -> str:
     """
     locked = "NOSUPERUSER NOREPLICATION NOBYPASSRLS"
     statements = [
-        "DO $$ BEGIN\n"
-        + "".join(
-            f"IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN CREATE ROLE {role}; END IF;\n"
+        *(
+            # Asked first: in that mode, where an error ends the process, it does so inside EXCEPTION blocks too.
+            f"DO $$ BEGIN IF to_regrole('{role}') IS NULL THEN CREATE ROLE {role}; END IF; END $$"
             for role in (ADMIN, PROBE)
-        )
-        + "END $$",
+        ),
         f"ALTER ROLE {ADMIN} LOGIN CREATEDB CREATEROLE {locked} PASSWORD '{scram_verifier(credentials.admin)}'",
         # What the operator does is not logged: it sets passwords.
         *(

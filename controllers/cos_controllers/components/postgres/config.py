@@ -68,7 +68,7 @@ def _owned(major: str, name: str) -> dict[str, str]:
         "unix_socket_directories": paths.SOCKET_DIR,
         "reserved_connections": str(RESERVED_CONNECTIONS),
         "superuser_reserved_connections": str(SUPERUSER_CONNECTIONS),
-        "password_encryption": "scram-sha-256",
+        "password_encryption": "scram-sha-256",  # nosec B105 - a method
         "ssl": "off",
         "log_destination": "stderr",
         "logging_collector": "off",
