@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from cos_controllers.components.base import Engine
+from cos_controllers.components.postgres import Postgres
 from cos_controllers.components.redis import Redis
+from cos_controllers.components.traefik import Traefik
 
 #: In the order of status rows, and in which components are restarted when several are due.
-ENGINES: tuple[Engine, ...] = (Redis(),)
+ENGINES: tuple[Engine, ...] = (Postgres(), Redis(), Traefik())

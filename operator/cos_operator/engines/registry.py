@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cos_operator.engines.base import EngineClient
+from cos_operator.engines.postgres import PostgresClient
 from cos_operator.engines.redis import RedisClient
+from cos_operator.engines.traefik import TraefikClient
 
 CLIENTS: Mapping[str, EngineClient] = {
+    "postgres": PostgresClient(),
     "redis": RedisClient(),
+    "traefik": TraefikClient(),
 }
