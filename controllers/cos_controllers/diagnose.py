@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -162,7 +163,17 @@ def _container_statuses(pod: Manifest) -> Iterator[dict[str, Any]]:
 def _last_end(status: dict[str, Any]) -> str:
     last = (status.get("lastState") or {}).get("terminated") or {}
     how = f"container {status.get('name')} ended with exit code {last.get('exitCode', 'unknown')}"
-    return f"{how}: {last['message'].strip()}" if last.get("message") else f"{how}; see its log"
+    said = _last_words(last.get("message") or "")
+    return f"{how}: {said}" if said else f"{how}; see its log"
+
+
+def _last_words(text: str) -> str:
+    """A termination message for a person: our own containers write JSON with `reason` and `message`."""
+    try:
+        said = json.loads(text)
+        return f"{said['reason']}: {said['message']}"
+    except (ValueError, KeyError, TypeError):
+        return text.strip()
 
 
 def _by_check(check: CheckResult | None) -> Assessment:

@@ -317,6 +317,21 @@ def waiting(reason: str, message: str = "") -> dict[str, Any]:
             "CrashLooping",
             "exit code 1: Bad file format",
         ),
+        (
+            {
+                "initContainerStatuses": [
+                    {
+                        "name": "init",
+                        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+                        "lastState": {
+                            "terminated": {"exitCode": 1, "message": '{"reason":"Foreign","message":"a file"}'}
+                        },
+                    }
+                ]
+            },
+            "CrashLooping",
+            "container init ended with exit code 1: Foreign: a file",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

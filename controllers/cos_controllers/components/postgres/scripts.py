@@ -123,6 +123,9 @@ PROBE_SCRIPT = (
 as_probe=(-h {paths.SOCKET_DIR} -U {PROBE} -d {SUPERUSER})
 """
     r"""
+# Debian has clients in /usr/bin that are Perl, which costs more than the probe itself; the real ones are beside
+# the server.
+server=$(command -v postgres) && PATH=${server%/*}:$PATH
 if [ "$1" = alive ]; then
     # 0: accepts connections; 1: rejects them, while it starts, stops or replays its log.
     timeout --foreground -s KILL 2.5 pg_isready -q "${as_probe[@]}"
