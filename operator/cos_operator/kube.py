@@ -355,7 +355,7 @@ class Kube:
             metrics.API_REQUESTS.labels(request.verb, request.kind, str(code or "unreachable")).inc()
         answer = _json_object(data)
         if code not in _SUCCESS:
-            raise error_from(request, code, answer, response.headers)
+            raise error_from(request, code, answer or _failed_checks(data), response.headers)
         if not answer and http.accept == "application/json":
             raise Unavailable(
                 request, f"{self._host} did not answer with a JSON object: is it an API server?"
@@ -374,6 +374,12 @@ def _has_service_account() -> bool:
 def _request_of(verb: str, obj: Manifest) -> Request:
     metadata = obj["metadata"]
     return Request(verb, obj["kind"], metadata.get("namespace", ""), metadata.get("name", ""))
+
+
+def _failed_checks(data: bytes) -> dict[str, Any]:
+    """The message in an answer of `/readyz`: the checks that failed, lines such as ``[-]etcd failed``."""
+    failed = [line[3:] for line in data.decode(errors="replace").splitlines() if line.startswith("[-]")]
+    return {"message": "; ".join(failed)} if failed else {}
 
 
 def _json_object(data: bytes) -> dict[str, Any]:

@@ -147,6 +147,17 @@ async def test_an_answer_that_is_no_api_object(tmp_path: Path) -> None:
             await kube.ping()
 
 
+async def test_a_server_that_is_not_ready_says_what_it_waits_for(tmp_path: Path) -> None:
+    async def starting(_: web.Request) -> web.Response:
+        return web.Response(
+            status=500, text="[+]ping ok\n[-]etcd failed: reason withheld\nreadyz check failed\n"
+        )
+
+    async with answering(starting, tmp_path) as kube:
+        with pytest.raises(Unavailable, match="get readyz: 500: etcd failed: reason withheld"):
+            await kube.ping()
+
+
 async def test_a_proxy_of_the_environment_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
