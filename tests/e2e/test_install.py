@@ -6,9 +6,11 @@ the cluster.
 
 from __future__ import annotations
 
+import json
 import shutil
 import tomllib
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ def bare() -> Iterator[Cluster]:
     which = f"--instance={INSTANCE.index}"
     run_testbed(which, "up", timeout=1800)
     try:
-        run_testbed(which, "load", "cos-operator", "redis", timeout=1800)
+        run_testbed(which, "load", "cos-operator", "redis", "traefik", timeout=1800)
         yield Cluster(str(INSTANCE.kubeconfig), run_testbed("path", "kubectl"), run_testbed("path", "helm"))
     finally:
         run_testbed(which, "clean", timeout=300)
@@ -178,6 +180,61 @@ def test_two_replicas_are_ready_and_one_of_them_leads(empty: Cluster) -> None:
     assert first in pods
     empty.run("delete", "pod", first, "-n", HOME, "--wait=false")
     wait_for("another leader", lambda: holder() in pods - {first}, 30)
+    wait_for("two replicas again", lambda: len(operator_pods(empty)) == 2, 60)
+
+
+def requests_of_the_operator(since: datetime) -> Iterator[tuple[str, str, bool]]:
+    """Resource, verb and whether it was allowed, of each request in the API server's audit log."""
+    for line in INSTANCE.audit_log.read_text().splitlines():
+        event = json.loads(line)
+        who = event["user"]["username"]
+        # A watch that goes on has not completed.
+        if who != f"system:serviceaccount:{HOME}:cos-operator" or event["stage"] == "RequestReceived":
+            continue
+        target = event.get("objectRef")
+        if target and datetime.fromisoformat(event["requestReceivedTimestamp"]) >= since:
+            resource = "/".join(filter(None, (target["resource"], target.get("subresource"))))
+            yield resource, event["verb"], event["annotations"]["authorization.k8s.io/decision"] == "allow"
+
+
+def rights_of_the_operator(cluster: Cluster) -> set[tuple[str, str]]:
+    """Resource and verb of all that its roles grant."""
+    roles = cluster.list("roles", selector="app.kubernetes.io/name=cos-operator")
+    assert {role["metadata"]["namespace"] for role in roles} == {HOME, STACKS}
+    return {
+        (resource, verb)
+        for role in roles
+        for rule in role["rules"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def test_rights_granted_are_rights_used(empty: Cluster) -> None:
+    since = datetime.now(UTC)
+    install(empty, "--wait", "--timeout=2m")
+    proxy: dict[str, Any] = {"replicas": 2, "routes": []}
+    for spec in (
+        {"traefik": proxy},
+        {"traefik": {**proxy, "routes": [{"name": "web", "service": {"name": "web", "port": 80}}]}},
+        {"redis": {"maxClients": 60}},
+        {"redis": None, "traefik": {"replicas": 1}},
+        {"redis": {}, "traefik": None},
+    ):
+        if empty.get("cosstack", "cos", STACKS):
+            empty.patch_stack("cos", STACKS, spec)
+        else:
+            empty.apply(stack(**spec))
+        empty.wait_ready("cos", STACKS)
+    granted = rights_of_the_operator(empty)
+    seen = set(requests_of_the_operator(since))
+    assert {(resource, verb) for resource, verb, allowed in seen if not allowed} == set()
+    used = {(resource, verb) for resource, verb, _ in seen}
+    # Server-side apply of what does not exist yet takes the right to create, and is logged as a patch.
+    created = {(resource, "create") for resource, verb in used if verb == "patch" and resource != "pods"}
+    # Asked by an admission plugin about owner references, never requested.
+    consulted = {("cosstacks/finalizers", "update")}
+    assert granted - used - created - consulted == set()
 
 
 def test_kubectl_alone_installs_upgrades_and_uninstalls(empty: Cluster, older: Path, tmp_path: Path) -> None:
