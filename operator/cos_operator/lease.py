@@ -18,7 +18,7 @@ import structlog
 
 from cos_controllers.k8s import Manifest
 from cos_operator import metrics
-from cos_operator.kube_errors import KubeError
+from cos_operator.kube_errors import Conflict, KubeError
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -117,7 +117,7 @@ class Elector:
     async def _acquire(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(self._renew_deadline):
+                async with asyncio.timeout(self._kube.write_timeout):
                     if await self._try():
                         break
             except (KubeError, TimeoutError) as error:
@@ -137,7 +137,8 @@ class Elector:
             if done:
                 return
             try:
-                async with asyncio.timeout(self._deadline - self._clock()):
+                # A hung attempt must leave time for another before the deadline.
+                async with asyncio.timeout(min(self._kube.write_timeout, self._deadline - self._clock())):
                     if not await self._try():
                         return
                 self._reported = ""
@@ -152,16 +153,25 @@ class Elector:
         metrics.LEADER.set(0)
         if not work.done():
             raise RuntimeError(f"the leading work did not stop within {_STOP_LIMIT:g} s")
-        held, self._held = self._held, None
-        if held is None:
-            return
         try:
             async with asyncio.timeout(_RELEASE_LIMIT):
-                await self._kube.replace(self._lease(held, holder=None))
+                await self._release()
         except (KubeError, TimeoutError) as error:
             self._report(f"the lease was not handed back, it will expire: {str(error) or 'no answer'}")
-        else:
+
+    async def _release(self) -> None:
+        while True:
+            held, self._held = self._held, None
+            # Unknown if a renewal was under way, which may still change the Lease now.
+            live = held or await self._kube.get("Lease", self._namespace, self._name)
+            if live is None or (live.get("spec") or {}).get("holderIdentity") != self._identity:
+                return
+            try:
+                await self._kube.replace(self._lease(live, holder=None))
+            except Conflict:
+                continue
             self._report("the lease is handed back")
+            return
 
     async def _try(self) -> bool:
         """Acquire or renew once. False if another process holds the Lease; `KubeError` if it is not known."""

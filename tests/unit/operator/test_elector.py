@@ -42,9 +42,11 @@ class Client:
         self.server = server
         self.fault = ""
         self.requests = 0
+        self.way_there = self.way_back = 0.0
 
     async def _travel(self) -> None:
         self.requests += 1
+        await asyncio.sleep(self.way_there)
         if self.fault == "refused":
             raise Unavailable(Request("replace", "Lease"), "connection refused")
         if self.fault == "hang":
@@ -54,6 +56,7 @@ class Client:
         if self.fault == "lose answers":
             await asyncio.sleep(self.write_timeout)
             raise Unavailable(Request("replace", "Lease"), "no answer within its time limit")
+        await asyncio.sleep(self.way_back)
         if self.fault == "slow answers":
             await asyncio.sleep(self.write_timeout - 0.1)
         return value
@@ -152,6 +155,42 @@ def test_a_stopped_leader_lets_the_standby_in_at_once(virtual_time: VirtualTime)
         assert max(first.writes) < min(second.writes)
         assert server.lease["spec"]["leaseTransitions"] == 1
         await second.stop()
+
+    virtual_time(main)
+
+
+@pytest.mark.parametrize("moment", [2.05, 2.15, 2.25, 2.35])
+def test_a_leader_stopped_while_it_renews_hands_over_as_well(
+    virtual_time: VirtualTime, moment: float
+) -> None:
+    """Cancelled before the server saw the renewal, or after, when the Lease is no longer the one it knows."""
+
+    async def main() -> None:
+        server = LeaseServer()
+        first = Process(server, "first")
+        first.client.way_there = first.client.way_back = 0.1
+        while not first.elector.is_leader:  # noqa: ASYNC110 in virtual time
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(moment)
+        await first.stop()
+        assert server.lease is not None
+        assert "holderIdentity" not in server.lease["spec"]
+
+    virtual_time(main)
+
+
+def test_a_renewal_that_overtakes_the_release_does_not_prevent_it(virtual_time: VirtualTime) -> None:
+    async def main() -> None:
+        server = LeaseServer()
+        first = Process(server, "first")
+        await asyncio.sleep(3)
+        first.client.way_there = 0.2
+        assert server.lease is not None
+        stop = asyncio.create_task(first.stop())
+        await asyncio.sleep(0.1)
+        server.write(server.lease)
+        await stop
+        assert "holderIdentity" not in server.lease["spec"]
 
     virtual_time(main)
 
