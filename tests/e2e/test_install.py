@@ -49,7 +49,9 @@ def empty(bare: Cluster) -> Iterator[Cluster]:
     yield bare
     for release in yaml.safe_load(bare.helm("list", "--all-namespaces", "--output=yaml").stdout):
         bare.helm("uninstall", release["name"], f"--namespace={release['namespace']}")
-    for namespace in (HOME, STACKS, "other"):
+    namespaces = (HOME, STACKS, "other")
+    bare.run("delete", "namespace", *namespaces, "--ignore-not-found", "--wait=false")
+    for namespace in namespaces:
         bare.delete_namespace(namespace)
     for kind in ("clusterrole", "clusterrolebinding"):
         bare.run("delete", kind, "--selector=app.kubernetes.io/name=cos-operator")
