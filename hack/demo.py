@@ -73,6 +73,8 @@ def install(helm: str) -> None:
         "--namespace",
         OPERATOR_NAMESPACE,
         "--create-namespace",
+        # A CRD that is there already, from `make test` or an earlier demo, becomes this release's.
+        "--take-ownership",
         "--wait",
         "--timeout",
         "3m",

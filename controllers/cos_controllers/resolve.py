@@ -154,7 +154,7 @@ def _claim(stack: CosStack, snapshot: Snapshot, name: str) -> str:
     serials = [
         int(match.group(1))
         for ref, obj in snapshot.objects.items()
-        if ref.kind == "PersistentVolumeClaim" and (match := form.match(ref.name)) and is_ours(obj, stack)
+        if ref.kind == "PersistentVolumeClaim" and (match := form.fullmatch(ref.name)) and is_ours(obj, stack)
     ]
     return claim_name(name, max(serials, default=0))
 
@@ -177,11 +177,11 @@ def _credentials(
                 f"Secret {reference} (authSecretRef) does not exist: create it with a key password",
             )
         given = secret_text(snapshot.references[reference], "password")
-        if given is None or not _USABLE_PASSWORD.match(given):
+        if given is None or not _USABLE_PASSWORD.fullmatch(given):
             return Problem(
                 Reason.SECRET_INVALID,
                 f"Secret {reference} (authSecretRef) needs a key password of 8 to 128 printable ASCII "
-                "characters without spaces",
+                "characters, without spaces or a newline at the end",
             )
         app = given
     return Credentials(

@@ -45,6 +45,8 @@ def operator(cluster: Cluster) -> Cluster:
         "--namespace",
         OPERATOR_NAMESPACE,
         "--create-namespace",
+        # The API tests have applied the CRD as it is.
+        "--take-ownership",
         "--wait",
         "--timeout=3m",
         "--set",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from cos_controllers.k8s import Manifest
 from cos_controllers.observation import Snapshot
 from cos_controllers.parsing import parse_stack
@@ -20,7 +21,12 @@ UPDATE = os.environ.get("UPDATE_GOLDEN") == "1"
 def rendered(case: Path) -> dict[str, str]:
     """File name to content, one file a component."""
     spec = yaml.safe_load(case.read_text())
-    metadata = {"name": "cos", "namespace": "cos", "uid": "00000000-0000-0000-0000-000000000001", "generation": 1}
+    metadata = {
+        "name": "cos",
+        "namespace": "cos",
+        "uid": "00000000-0000-0000-0000-000000000001",
+        "generation": 1,
+    }
     raw: Manifest = {"apiVersion": "cos.dev/v1alpha1", "kind": "CosStack", "metadata": metadata, "spec": spec}
     resolution = resolve(parse_stack(raw), Snapshot(entropy=bytes(32)))
     files = {"stack.yaml": resolution.common}

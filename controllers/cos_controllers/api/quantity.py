@@ -42,7 +42,7 @@ def parse_quantity(text: str) -> Decimal:
 
     Raises `ValueError` for text that Kubernetes would refuse.
     """
-    match = _FORM.match(text)
+    match = _FORM.fullmatch(text)
     if not match:
         raise ValueError(f"{text!r} is not a quantity; write for example 250m, 2, 512Mi or 10Gi")
     number, exponent, suffix = match.groups()

@@ -30,7 +30,7 @@ ENGINES = ("postgres", "redis", "elasticsearch", "neo4j", "traefik")
 
 
 def _matches(pattern: str, text: str) -> bool:
-    return re.match(pattern, text) is not None
+    return re.fullmatch(pattern, text) is not None
 
 
 def _reserved_rule(field: str, names: Sequence[str], prefixes: Sequence[str] = ()) -> Rule:
@@ -56,7 +56,7 @@ def _shape_rule(field: str, pattern: str, example: str) -> Rule:
         f"!self.{field}[k].contains('\\n') && !self.{field}[k].contains('\\r'))",
         message=f"{field} must be names in lower case with values on one line, for example {example}",
         holds=lambda self: all(
-            form.match(key) and "\n" not in value and "\r" not in value
+            form.fullmatch(key) and "\n" not in value and "\r" not in value
             for key, value in getattr(self, field).items()
         ),
         field_path=f".{field}",

@@ -132,7 +132,7 @@ def test_a_missing_secret_stalls_with_a_reason_and_heals() -> None:
     assert base64.b64decode(data["password"]).decode() == "correct-horse"
 
 
-@pytest.mark.parametrize("password", ["", "short", "with space", "line\nbreak", "x" * 129])
+@pytest.mark.parametrize("password", ["", "short", "with space", "line\nbreak", "ends-with-newline\n", "x" * 129])
 def test_an_unusable_password_is_refused_by_name(password: str) -> None:
     world = World({"redis": {"authSecretRef": {"name": "mine"}}})
     world.references["mine"] = secret("mine", password=password)
@@ -324,7 +324,10 @@ def waiting(reason: str, message: str = "") -> dict[str, Any]:
                         "name": "init",
                         "state": {"waiting": {"reason": "CrashLoopBackOff"}},
                         "lastState": {
-                            "terminated": {"exitCode": 1, "message": '{"reason":"Foreign","message":"a file"}'}
+                            "terminated": {
+                                "exitCode": 1,
+                                "message": '{"reason":"Foreign","message":"a file"}',
+                            }
                         },
                     }
                 ]
