@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from cos_controllers.components.base import Engine
+from cos_controllers.components.elasticsearch import Elasticsearch
+from cos_controllers.components.neo4j import Neo4j
 from cos_controllers.components.postgres import Postgres
 from cos_controllers.components.redis import Redis
 from cos_controllers.components.traefik import Traefik
 
 #: In the order of status rows, and in which components are restarted when several are due.
-ENGINES: tuple[Engine, ...] = (Postgres(), Redis(), Traefik())
+ENGINES: tuple[Engine, ...] = (Postgres(), Redis(), Elasticsearch(), Neo4j(), Traefik())

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cos_operator.engines.base import EngineClient
+from cos_operator.engines.elasticsearch import ElasticsearchClient
+from cos_operator.engines.neo4j import Neo4jClient
 from cos_operator.engines.postgres import PostgresClient
 from cos_operator.engines.redis import RedisClient
 from cos_operator.engines.traefik import TraefikClient
@@ -13,4 +15,6 @@ CLIENTS: Mapping[str, EngineClient] = {
     "postgres": PostgresClient(),
     "redis": RedisClient(),
     "traefik": TraefikClient(),
+    "elasticsearch": ElasticsearchClient(),
+    "neo4j": Neo4jClient(),
 }

@@ -1,0 +1,130 @@
+"""Elasticsearch as an engine: names, and the pod that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from cos_controllers.api.stack import CosStackSpec, ElasticsearchSpec
+from cos_controllers.components.base import (
+    CONFIG_VOLUME,
+    DATA_VOLUME,
+    FILES_VOLUME,
+    Accounts,
+    Blueprint,
+    Context,
+    Port,
+)
+from cos_controllers.components.elasticsearch.config import (
+    LOG4J2,
+    PROBE_SCRIPT,
+    ROLES,
+    START_SCRIPT,
+    elasticsearch_yml,
+    jvm_options,
+    probe_curl,
+    users,
+    users_roles,
+)
+from cos_controllers.components.parts import (
+    COMMAND_LIMIT_SECONDS,
+    env,
+    liveness_probe,
+    mount,
+    readiness_probe,
+    requirements,
+    run,
+    scratch,
+    startup_probe,
+)
+from cos_controllers.credentials import Login
+from cos_controllers.k8s import V1Container, V1ContainerPort
+
+CONFIG_DIR = "/etc/cos/config"
+FILES_DIR = "/etc/cos/files"
+#: ES_PATH_CONF, which the server must be able to write: it makes its keystore there.
+CONF_DIR = "/etc/cos/elasticsearch"
+PORT = 9200
+#: uid of `elasticsearch` in the official image; its files are readable by everyone.
+ELASTICSEARCH_UID = 1000
+ACCOUNTS = Accounts(admin="cos-admin", app="app", probe="cos-probe")
+
+#: Opening many or large indices, and upgrading their metadata, comes before the first HTTP answer.
+STARTUP_LIMIT_SECONDS = 900
+#: Under kubelet's 5 s for a liveness probe.
+LIVENESS_LIMIT_SECONDS = "4.5"
+
+
+@dataclass(frozen=True)
+class Elasticsearch:
+    """See `base.Engine`."""
+
+    kind: str = "elasticsearch"
+    ports: tuple[Port, ...] = (Port("http", PORT),)
+    ops_port: int | None = None
+    accounts: Accounts = ACCOUNTS
+    repository: str = "docker.elastic.co/elasticsearch/elasticsearch"
+
+    def tag(self, version: str) -> str:
+        """The version is the tag."""
+        return version
+
+    def instances(self, spec: CosStackSpec) -> Mapping[str, ElasticsearchSpec]:
+        """At most one instance."""
+        return {self.kind: spec.elasticsearch} if spec.elasticsearch else {}
+
+    def uri(self, host: str, login: Login) -> str:
+        """``http://user:password@host:port``."""
+        return f"http://{login.username}:{quote(login.password, safe='')}@{host}:{PORT}"
+
+    def render(self, context: Context) -> Blueprint:
+        """One node; its data, and later its snapshots, are folders of the volume."""
+        spec = context.spec
+        assert isinstance(spec, ElasticsearchSpec)  # noqa: S101 - narrows the type; `instances` gives no other
+        login = context.login()
+        probe = f"{CONFIG_DIR}/probe.sh"
+        server = V1Container(
+            name="elasticsearch",
+            command=["bash", f"{CONFIG_DIR}/start.sh"],
+            env=env(ES_PATH_CONF=CONF_DIR, ES_TMPDIR="/tmp"),  # noqa: S108 - a path in the container
+            ports=[V1ContainerPort(name="http", container_port=PORT)],
+            resources=requirements(spec.resources),
+            startup_probe=startup_probe(
+                run("bash", probe, "alive", COMMAND_LIMIT_SECONDS), limit_seconds=STARTUP_LIMIT_SECONDS
+            ),
+            readiness_probe=readiness_probe(run("bash", probe, "ready", COMMAND_LIMIT_SECONDS)),
+            liveness_probe=liveness_probe(run("bash", probe, "alive", LIVENESS_LIMIT_SECONDS)),
+            volume_mounts=[
+                mount(CONFIG_VOLUME, CONFIG_DIR),
+                mount(FILES_VOLUME, FILES_DIR),
+                mount("conf", CONF_DIR, read_only=False),
+                mount(DATA_VOLUME, "/data", read_only=False),
+                mount("tmp", "/tmp", read_only=False),  # noqa: S108 - a path in the container
+            ],
+        )
+        return Blueprint(
+            uid=ELASTICSEARCH_UID,
+            gid=ELASTICSEARCH_UID,
+            containers=(server,),
+            config={
+                "elasticsearch.yml": elasticsearch_yml(
+                    context.name, spec, data="/data/node", snapshots="/data/snapshots", port=PORT
+                ),
+                "container.options": jvm_options(spec),
+                "log4j2.properties": LOG4J2,
+                "roles.yml": ROLES,
+                "start.sh": START_SCRIPT,
+                "probe.sh": PROBE_SCRIPT,
+            },
+            # The server reads roles again when they change.
+            reloaded=frozenset({"roles.yml"}),
+            files={
+                "users": users(login),
+                "users_roles": users_roles(login),
+                "probe.curl": probe_curl(login.probe),
+            },
+            volumes=(scratch("conf", "16Mi"), scratch("tmp", "256Mi")),
+            # A flush of every shard; usually a few seconds.
+            grace_seconds=120,
+        )

@@ -1,0 +1,99 @@
+"""Neo4j: a write as the application, rolled back; CREATE USER as the administrator."""
+
+from __future__ import annotations
+
+import asyncio
+
+from neo4j import AsyncDriver, AsyncGraphDatabase, NotificationMinimumSeverity, Query
+from neo4j.exceptions import AuthError, DriverError, Neo4jError
+
+from cos_controllers.credentials import Login
+from cos_controllers.observation import CheckResult, CheckTarget, Outcome
+from cos_operator.engines.base import CHECK_SECONDS, PROVISION_SECONDS, EngineError
+
+#: A node without a label: rolled back, it leaves nothing, not even the name of a label.
+WRITE = "CREATE ()"
+USER = "CREATE OR REPLACE USER $name SET PASSWORD $password CHANGE NOT REQUIRED"
+
+SECURITY = "Neo.ClientError.Security."
+NO_DATABASE = "Neo.ClientError.Database.DatabaseNotFound"
+READ_ONLY = (
+    "Neo.ClientError.General.WriteOnReadOnlyAccessDatabase",
+    "Neo.ClientError.General.ForbiddenOnReadOnlyDatabase",
+)
+#: All of Bolt's worker threads are at work: the server serves the clients that it has.
+SATURATED = "Neo.TransientError.Request.NoThreadsAvailable"
+
+
+def _driver(target: CheckTarget, login: Login, seconds: float) -> AsyncDriver:
+    """A driver of one connection to the address given: ``bolt`` asks for no routing table."""
+    host = f"[{target.host}]" if ":" in target.host else target.host
+    return AsyncGraphDatabase.driver(
+        f"bolt://{host}:{target.port}",
+        auth=(login.username, login.password),
+        connection_timeout=seconds,
+        connection_acquisition_timeout=seconds,
+        max_connection_pool_size=1,
+        notifications_min_severity=NotificationMinimumSeverity.OFF,
+        telemetry_disabled=True,
+    )
+
+
+def _said(error: DriverError | OSError, seconds: float) -> str:
+    """One line; a time limit that passed says nothing itself."""
+    return " ".join(str(error).split()) or f"no answer within {seconds:g} s"
+
+
+def judge(error: Neo4jError) -> CheckResult:
+    """The outcome of an error that the server answered with, by Neo4j's status codes."""
+    code = error.code or ""
+    if isinstance(error, AuthError) or code.startswith(SECURITY) or code == NO_DATABASE:
+        outcome = Outcome.CREDENTIALS_REFUSED
+    elif code in READ_ONLY:
+        outcome = Outcome.READ_ONLY
+    else:
+        outcome = Outcome.SERVING if code == SATURATED else Outcome.NOT_ANSWERING
+    return CheckResult(outcome, error.message or code)
+
+
+class Neo4jClient:
+    """See `base.EngineClient`."""
+
+    async def check(self, target: CheckTarget) -> CheckResult:
+        """A write that is rolled back: the truth about transactions, which the reported state is not.
+
+        After a failed write (a full disk) a database refuses every transaction until a restart, and reports
+        itself online and read-write.
+        """
+        assert target.credentials  # noqa: S101 - Neo4j has accounts
+        try:
+            async with (
+                asyncio.timeout(CHECK_SECONDS),
+                _driver(target, target.credentials.app, CHECK_SECONDS) as driver,
+                driver.session(database=target.database) as session,
+                await session.begin_transaction(timeout=CHECK_SECONDS) as transaction,
+            ):
+                await (await transaction.run(WRITE)).consume()
+                await transaction.rollback()
+        except Neo4jError as error:
+            return judge(error)
+        except (DriverError, OSError) as error:
+            return CheckResult(Outcome.NOT_ANSWERING, _said(error, CHECK_SECONDS))
+        return CheckResult(Outcome.SERVING)
+
+    async def provision(self, target: CheckTarget) -> None:
+        """Make the application's user and the probe's anew, with the passwords wanted."""
+        assert target.credentials  # noqa: S101 - Neo4j has accounts
+        try:
+            async with (
+                asyncio.timeout(PROVISION_SECONDS),
+                _driver(target, target.credentials.admin, PROVISION_SECONDS) as driver,
+                driver.session(database="system") as session,
+            ):
+                for login in (target.credentials.app, target.credentials.probe):
+                    values = {"name": login.username, "password": login.password}
+                    await (await session.run(Query(USER, timeout=PROVISION_SECONDS), values)).consume()
+        except Neo4jError as error:
+            raise EngineError(f"CREATE USER failed: {error.message}") from error
+        except (DriverError, OSError) as error:
+            raise EngineError(f"CREATE USER failed: {_said(error, PROVISION_SECONDS)}") from error
