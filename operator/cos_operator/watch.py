@@ -305,8 +305,8 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
 
 
 def _report(_: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
-    """Errors that nobody awaited, in a line and not in a traceback: Kopf has logged the one that matters."""
-    log.warning(
+    """Errors that nobody awaited: Kopf has logged the one that matters, with its traceback."""
+    log.debug(
         "left behind in the event loop of the watches",
         what=context["message"],
         error=repr(context.get("exception")),

@@ -42,6 +42,8 @@ def apiserver() -> str:
     kubeconfig = testbed("kubeconfig")
     kubectl = partial(_run, testbed("path", "kubectl", seconds=1800), "--kubeconfig", kubeconfig)
     kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRDS))
+    # A definition so new that it has no conditions yet is an error to `kubectl wait`.
+    kubectl("wait", "--for=jsonpath={.status.conditions}", "--timeout=30s", "-f", str(CRDS))
     kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(CRDS))
     return kubeconfig
 

@@ -199,8 +199,8 @@ async def test_a_cut_connection_is_seen_mended_and_nothing_is_missed(
     through_cable = kubeconfig_with(server=f"https://localhost:{cable.port}")
     async with watching(through_cable, namespace) as (watcher, hints):
         cable.cut()
-        await until(lambda: not watcher.fresh())
-        assert f"Pod in {namespace}: not connected for" in watcher.problem()
+        await until(lambda: f"Pod in {namespace}: not connected for" in watcher.problem())
+        assert not watcher.fresh()
         await kube.delete("CosStack", namespace, "cos")
         cable.mend()
         await hints.comes("CosStack", namespace, "cos")
@@ -356,7 +356,8 @@ async def test_a_definition_that_is_deleted_and_comes_back(
 
     def define() -> None:
         kubectl("apply", "-f", "-", stdin=json.dumps(definition))
-        kubectl("wait", "--for=condition=Established", "--timeout=20s", f"crd/fakestacks.{group}")
+        for state in ("jsonpath={.status.conditions}", "condition=Established"):
+            kubectl("wait", f"--for={state}", "--timeout=20s", f"crd/fakestacks.{group}")
 
     define()
     try:
