@@ -75,6 +75,7 @@ def install(helm: str) -> None:
         "--create-namespace",
         # A CRD that is there already, from `make test` or an earlier demo, becomes this release's.
         "--take-ownership",
+        "--force-conflicts",
         "--wait",
         "--timeout",
         "3m",

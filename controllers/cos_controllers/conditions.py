@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from cos_controllers.api.stack import CosStack
 from cos_controllers.api.status import (
@@ -19,6 +20,33 @@ from cos_controllers.api.status import (
 from cos_controllers.diagnose import TRANSIENT, Assessment
 from cos_controllers.names import app_secret
 from cos_controllers.resolve import Wanted
+
+
+class Notice(NamedTuple):
+    """An Event on the stack: `type` is Normal or Warning."""
+
+    type: str
+    reason: str
+    message: str
+
+
+def turned(stack: CosStack, status: CosStackStatus) -> list[Notice]:
+    """An Event for each condition that a person must know of, when it turns from the stored status to `status`."""
+    before = {item.type: item.status for item in stack.status.conditions}
+    found = []
+    for condition in status.conditions:
+        turned_to, was = condition.status, before.get(condition.type)
+        if was is turned_to:
+            continue
+        if condition.type == ConditionType.READY and turned_to is ConditionStatus.TRUE:
+            found.append(Notice("Normal", "Ready", "every component serves what the spec asks for"))
+        elif (condition.type == ConditionType.STALLED and turned_to is ConditionStatus.TRUE) or (
+            condition.type == ConditionType.AVAILABLE
+            and turned_to is ConditionStatus.FALSE
+            and was is ConditionStatus.TRUE
+        ):
+            found.append(Notice("Warning", condition.reason, condition.message))
+    return found
 
 
 def timestamp(moment: datetime) -> str:
@@ -49,13 +77,22 @@ def build_status(
 
 
 def refused_status(stack: CosStack, reason: Reason, message: str, now: datetime) -> CosStackStatus:
-    """The stored status with one thing to say: the spec, or what it leads to, is refused."""
+    """The stored status with one thing to say: the spec is refused. Nobody looks at the engines meanwhile."""
+    rows = [
+        row.model_copy(
+            update={"ready": False, "reason": reason.value, "message": message}
+            | {"since": _since(stack, row.name, reason, now)}
+        )
+        for row in stack.status.components
+    ]
     verdicts = {
+        ConditionType.AVAILABLE: (ConditionStatus.UNKNOWN, reason, message),
         ConditionType.READY: (ConditionStatus.FALSE, reason, message),
         ConditionType.RECONCILING: (ConditionStatus.FALSE, reason, ""),
         ConditionType.STALLED: (ConditionStatus.TRUE, reason, message),
     }
-    return with_verdicts(stack, stack.status, verdicts, now)
+    unseen = stack.status.model_copy(update={"components": rows, "summary": None})
+    return with_verdicts(stack, unseen, verdicts, now)
 
 
 def with_refusals(

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cos_controllers.api.stack import StoreSpec
 from cos_controllers.api.status import Reason
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import ANNOTATION_TEMPLATE, LABEL_STACK_COMPONENT
 from cos_controllers.observation import CheckResult, Outcome, Ref, Snapshot
+from cos_controllers.ownership import controller_of
 from cos_controllers.resolve import Wanted
 
 #: Something is under way and will go on by itself.
@@ -55,14 +57,32 @@ class Assessment:
         return self.reason not in TRANSIENT and not self.ready and self.reason is not Reason.NOT_ANSWERING
 
 
-def pods_of(component: str, snapshot: Snapshot) -> list[Manifest]:
-    """The component's pods that are not being deleted, newest last."""
+def pods_of(wanted: Wanted, snapshot: Snapshot) -> list[Manifest]:
+    """The component's pods that may serve, newest last: those being deleted and those that have ended left out."""
+    return [
+        pod
+        for pod in _all_pods(wanted, snapshot)
+        if not pod["metadata"].get("deletionTimestamp")
+        and (pod.get("status") or {}).get("phase") not in {"Failed", "Succeeded"}
+    ]
+
+
+def _all_pods(wanted: Wanted, snapshot: Snapshot) -> list[Manifest]:
+    """Pods that the component's workload made. A pod that only carries its labels is someone else's."""
+    workload = snapshot.objects.get(workload_ref(wanted))
+
+    def belongs(pod: Manifest) -> bool:
+        controller = controller_of(pod) or {}
+        if controller.get("kind") == "ReplicaSet":
+            return bool(str(controller.get("name", "")).startswith(f"{wanted.name}-"))
+        return workload is not None and controller.get("uid") == workload["metadata"]["uid"]
+
     pods = [
         obj
         for ref, obj in snapshot.objects.items()
         if ref.kind == "Pod"
-        and (obj["metadata"].get("labels") or {}).get(LABEL_STACK_COMPONENT) == component
-        and not obj["metadata"].get("deletionTimestamp")
+        and (obj["metadata"].get("labels") or {}).get(LABEL_STACK_COMPONENT) == wanted.component
+        and belongs(obj)
     ]
     return sorted(
         pods, key=lambda pod: (pod["metadata"].get("creationTimestamp") or "", pod["metadata"]["name"])
@@ -81,22 +101,28 @@ def template_of(pod: Manifest) -> str | None:
 
 
 def workload_ref(wanted: Wanted) -> Ref:
-    """The StatefulSet or Deployment of a component."""
-    kinds = [obj["kind"] for obj in wanted.instance.objects] if wanted.instance else []
-    return Ref("Deployment" if "Deployment" in kinds else "StatefulSet", wanted.name)
+    """The StatefulSet of a component with data, the Deployment of one without."""
+    return Ref("StatefulSet" if isinstance(wanted.spec, StoreSpec) else "Deployment", wanted.name)
+
+
+def is_volume_terminating(wanted: Wanted, snapshot: Snapshot) -> bool:
+    """Whether the data volume is deleted as soon as no pod uses it."""
+    claim = snapshot.objects.get(Ref("PersistentVolumeClaim", wanted.claim))
+    return claim is not None and bool(claim["metadata"].get("deletionTimestamp"))
 
 
 def assess(wanted: Wanted, snapshot: Snapshot) -> Assessment:
     """Judge one component. The most telling fact comes first: what blocks, then storage, pod, engine."""
-    pods = pods_of(wanted.component, snapshot)
-    effective = template_of(pods[0]) if pods else None
+    pods = pods_of(wanted, snapshot)
+    ready = [pod for pod in pods if is_pod_ready(pod)]
+    effective = template_of((ready or pods)[0]) if pods else None
     if wanted.blocker or not wanted.instance:
-        problem = wanted.blocker
-        reason, message = (problem.reason, problem.message) if problem else (Reason.CREATING, "")
-        return Assessment(reason, message, effective_revision=effective)
-    found = _obstacle(wanted, snapshot, pods)
-    if found is None:
-        found = _by_check(snapshot.checks.get(wanted.component))
+        reason, message = (
+            (wanted.blocker.reason, wanted.blocker.message) if wanted.blocker else (Reason.CREATING, "")
+        )
+        # What is there is left as it is, and may well serve; nobody asks it, for want of credentials.
+        return Assessment(reason, message, serving=bool(ready), effective_revision=effective)
+    found = _obstacle(wanted, snapshot, pods) or _by_check(snapshot.checks.get(wanted.component))
     if found.reason is Reason.SERVING:
         found = replace(_short_of_spec(wanted, snapshot, pods) or found, serving=True)
     return replace(found, message=found.message[:_MESSAGE_LIMIT], effective_revision=effective)
@@ -120,11 +146,23 @@ def _obstacle(wanted: Wanted, snapshot: Snapshot, pods: Sequence[Manifest]) -> A
     if volume := _volume_obstacle(wanted, snapshot):
         return volume
     if not pods:
-        refused = snapshot.warnings.get(ref) or _condition(workload, "ReplicaFailure").get("message")
-        if refused:
-            return Assessment(Reason.POD_REFUSED, refused)
-        return Assessment(Reason.STARTING, "the pod is being created")
-    return _pod_obstacle(pods[-1])
+        return _without_pods(wanted, snapshot, workload)
+    return _pod_obstacle(pods[-1], snapshot)
+
+
+def _without_pods(wanted: Wanted, snapshot: Snapshot, workload: Manifest) -> Assessment:
+    for pod in _all_pods(wanted, snapshot):
+        metadata = pod["metadata"]
+        if since := metadata.get("deletionTimestamp"):
+            node = (pod.get("spec") or {}).get("nodeName", "no node")
+            text = f"pod {metadata['name']} on {node} is to end by {since}; the next one waits for it"
+            return Assessment(Reason.STARTING, text)
+    warning = snapshot.warnings.get(workload_ref(wanted))
+    refused = warning.message if warning and warning.reason == "FailedCreate" else None
+    refused = refused or _condition(workload, "ReplicaFailure").get("message")
+    if refused:
+        return Assessment(Reason.POD_REFUSED, refused)
+    return Assessment(Reason.STARTING, "the pod is being created")
 
 
 def _volume_obstacle(wanted: Wanted, snapshot: Snapshot) -> Assessment | None:
@@ -133,10 +171,12 @@ def _volume_obstacle(wanted: Wanted, snapshot: Snapshot) -> Assessment | None:
     if claim is None or (claim.get("status") or {}).get("phase") == "Bound":
         return None
     warning = snapshot.warnings.get(ref)
-    return Assessment(Reason.VOLUME_PENDING, f"volume {wanted.claim}: {warning}") if warning else None
+    if warning is None:
+        return None
+    return Assessment(Reason.VOLUME_PENDING, f"volume {wanted.claim}: {warning.message}")
 
 
-def _pod_obstacle(pod: Manifest) -> Assessment:
+def _pod_obstacle(pod: Manifest, snapshot: Snapshot) -> Assessment:
     name = pod["metadata"]["name"]
     scheduled = _condition(pod, "PodScheduled")
     if scheduled.get("status") == "False":
@@ -151,7 +191,9 @@ def _pod_obstacle(pod: Manifest) -> Assessment:
             return Assessment(Reason.CONTAINER_FAILED, text)
         if why == "CrashLoopBackOff":
             return Assessment(Reason.CRASH_LOOPING, f"pod {name}: {_last_end(status)}")
-    return Assessment(Reason.STARTING, f"pod {name} is not ready yet")
+    warning = snapshot.warnings.get(Ref("Pod", name))
+    said = f": {warning.message.strip()}" if warning else ""
+    return Assessment(Reason.STARTING, f"pod {name} is not ready yet{said}")
 
 
 def _container_statuses(pod: Manifest) -> Iterator[dict[str, Any]]:
@@ -188,11 +230,14 @@ def _by_check(check: CheckResult | None) -> Assessment:
 def _short_of_spec(wanted: Wanted, snapshot: Snapshot, pods: Sequence[Manifest]) -> Assessment | None:
     """Why a component that serves is not yet what the spec asks for."""
     assert wanted.instance  # noqa: S101 - `assess` returns before, without one
+    if is_volume_terminating(wanted, snapshot):
+        text = f"volume {wanted.claim} is deleted as soon as its pod ends; the operator leaves the pod alone"
+        return Assessment(Reason.VOLUME_TERMINATING, text)
     if wanted.shortfall:
         return Assessment(wanted.shortfall.reason, wanted.shortfall.message)
     for pod in pods:
         # The new pod of a rolling change: what keeps it back keeps the change back.
-        if not is_pod_ready(pod) and (found := _pod_obstacle(pod)).reason is not Reason.STARTING:
+        if not is_pod_ready(pod) and (found := _pod_obstacle(pod, snapshot)).reason is not Reason.STARTING:
             return found
     if any(template_of(pod) != wanted.instance.template_hash for pod in pods):
         return Assessment(Reason.WAITING, "a change waits for its turn to replace the pod")

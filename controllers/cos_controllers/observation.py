@@ -58,6 +58,13 @@ class CheckTarget:
     database: str = ""
 
 
+class WarningEvent(NamedTuple):
+    """A warning that Kubernetes wrote about an object."""
+
+    reason: str
+    message: str
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """Everything that was read about one stack, at about one time.
@@ -72,5 +79,5 @@ class Snapshot:
     objects: Mapping[Ref, Manifest] = field(default_factory=dict)
     references: Mapping[str, Manifest] = field(default_factory=dict)
     checks: Mapping[str, CheckResult] = field(default_factory=dict)
-    warnings: Mapping[Ref, str] = field(default_factory=dict)
+    warnings: Mapping[Ref, WarningEvent] = field(default_factory=dict)
     entropy: bytes = b""

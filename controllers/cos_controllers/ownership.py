@@ -6,7 +6,18 @@ from typing import Any
 
 from cos_controllers.api.stack import CosStack
 from cos_controllers.k8s import Manifest, V1OwnerReference
-from cos_controllers.names import API_VERSION, LABEL_MANAGED_BY, LABEL_STACK, MANAGER
+from cos_controllers.names import (
+    API_VERSION,
+    LABEL_MANAGED_BY,
+    LABEL_STACK,
+    LABEL_STACK_COMPONENT,
+    MANAGER,
+    admin_secret,
+    app_secret,
+    child_name,
+    seed_secret,
+)
+from cos_controllers.observation import Ref
 
 
 def owner_reference(stack: CosStack) -> V1OwnerReference:
@@ -19,6 +30,31 @@ def owner_reference(stack: CosStack) -> V1OwnerReference:
         controller=True,
         block_owner_deletion=True,
     )
+
+
+def is_credential(ref: Ref, obj: Manifest, stack: CosStack) -> bool:
+    """Whether a Secret holds what an engine's data cannot be opened without: the seed, admin and app accounts."""
+    component = (obj["metadata"].get("labels") or {}).get(LABEL_STACK_COMPONENT, "")
+    name = child_name(stack.metadata.name, component)
+    return ref.kind == "Secret" and ref.name in {
+        seed_secret(stack.metadata.name),
+        admin_secret(name),
+        app_secret(name),
+    }
+
+
+def without_owner(obj: Manifest) -> Manifest:
+    """The fields that we own of a volume or Secret, as they are, without its owner: an apply takes that away."""
+    metadata = {key: obj["metadata"][key] for key in ("name", "namespace", "labels")}
+    intent = {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": metadata}
+    if obj["kind"] == "Secret":
+        return intent | {"type": obj["type"], "data": obj["data"]}
+    spec = {
+        key: obj["spec"][key]
+        for key in ("accessModes", "resources", "storageClassName")
+        if key in obj["spec"]
+    }
+    return intent | {"spec": spec}
 
 
 def controller_of(obj: Manifest) -> dict[str, Any] | None:

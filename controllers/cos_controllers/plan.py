@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
-from cos_controllers.api.stack import CosStack
-from cos_controllers.api.status import ConditionStatus, ConditionType, CosStackStatus, Reason, RetainedVolume
-from cos_controllers.conditions import build_status, previous_row
+from cos_controllers.api.stack import CosStack, DeletionPolicy
+from cos_controllers.api.status import CosStackStatus, Reason, RetainedVolume
+from cos_controllers.conditions import Notice, build_status, previous_row
 from cos_controllers.diagnose import (
-    TRANSIENT,
     Assessment,
     assess,
     is_pod_ready,
+    is_volume_terminating,
     pods_of,
     template_of,
     workload_ref,
@@ -23,12 +24,12 @@ from cos_controllers.k8s import Manifest
 from cos_controllers.names import (
     ANNOTATION_FILES,
     LABEL_STACK_COMPONENT,
-    admin_secret,
-    app_secret,
-    seed_secret,
+    child_name,
+    config_map,
+    files_secret,
 )
 from cos_controllers.observation import CheckTarget, Outcome, Ref, Snapshot, ref_of
-from cos_controllers.ownership import is_ours
+from cos_controllers.ownership import controller_of, is_credential, is_ours, without_owner
 from cos_controllers.resolve import Resolution, Wanted, resolve
 
 #: Kinds of which an object is deleted when it is no longer rendered. Volumes never are.
@@ -39,13 +40,26 @@ PRUNED_KINDS = frozenset(
 #: Seconds until a stack is looked at again without a hint.
 WHEN_READY = 30.0
 WHEN_MOVING = 2.0
-WHEN_STALLED = 5.0
 
-#: How long the making of an account may be refused before a person is told.
-PROVISION_PATIENCE = timedelta(seconds=60)
 
-#: How long a component that starts may hold up the restart of another one.
-TURN_PATIENCE = timedelta(seconds=300)
+class _Limit(NamedTuple):
+    """How long something may be under way before a person is told."""
+
+    while_: Reason
+    patience: timedelta
+    then: Reason
+    says: str
+
+
+_PATIENCE = (
+    _Limit(
+        Reason.PROVISIONING,
+        timedelta(seconds=60),
+        Reason.CREDENTIALS_REFUSED,
+        "the engine refuses the operator too; a restart of the pod brings the operator's credentials into force: ",
+    ),
+    _Limit(Reason.STARTING, timedelta(seconds=600), Reason.NOT_STARTING, ""),
+)
 
 
 @dataclass(frozen=True)
@@ -66,17 +80,11 @@ class Delete:
 
 
 @dataclass(frozen=True)
-class Notice:
-    """An Event on the stack."""
-
-    type: str
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True)
 class Plan:
-    """What to do, in this order: applies, deletes, provisions, status, notices; then look again."""
+    """What to do, in this order: applies, deletes, provisions, status, notices; then look again.
+
+    `notices` tell of what is done; what the status says anew is told by `conditions.turned`.
+    """
 
     status: CosStackStatus
     applies: tuple[Apply, ...] = ()
@@ -100,7 +108,7 @@ def check_targets(stack: CosStack, snapshot: Snapshot) -> tuple[CheckTarget, ...
 def wants_warnings(stack: CosStack, snapshot: Snapshot) -> bool:
     """Whether warning Events can tell more: while a component has no ready pod."""
     return any(
-        not any(is_pod_ready(pod) for pod in pods_of(wanted.component, snapshot))
+        wanted.instance and not any(is_pod_ready(pod) for pod in pods_of(wanted, snapshot))
         for wanted in resolve(stack, snapshot).components
     )
 
@@ -108,16 +116,17 @@ def wants_warnings(stack: CosStack, snapshot: Snapshot) -> bool:
 def plan(stack: CosStack, snapshot: Snapshot, now: datetime) -> Plan:
     """Decide what brings the stack closer to its spec, and what its status says."""
     resolution = resolve(stack, snapshot)
-    applies = _applies(resolution, snapshot)
+    applies = (*_applies(resolution, snapshot), *_released(resolution, stack, snapshot))
+    pending = {ref_of(apply.obj) for apply in applies}
     assessed = [(wanted, assess(wanted, snapshot)) for wanted in resolution.components]
     assessed = _with_patience(stack, assessed, now)
+    assessed = _with_pending(stack, assessed, pending)
     replaced: tuple[Delete, ...] = ()
     if not stack.spec.paused:
-        assessed, replaced = _replace_pods(stack, assessed, snapshot, {ref_of(a.obj) for a in applies}, now)
+        assessed, replaced = _replace_pods(assessed, snapshot, pending)
     status = build_status(stack, assessed, _retained(resolution, stack, snapshot), now)
-    notices = (*_notices(stack, status), *(Notice("Normal", "Restarting", d.why) for d in replaced))
     if stack.spec.paused:
-        return Plan(status=status, notices=notices)
+        return Plan(status=status)
     provisions = tuple(
         target
         for wanted, _ in assessed
@@ -130,13 +139,13 @@ def plan(stack: CosStack, snapshot: Snapshot, now: datetime) -> Plan:
         applies=applies,
         deletes=(*_pruned(resolution, stack, snapshot), *replaced),
         provisions=provisions,
-        notices=notices,
-        requeue_after=_next_look(assessed),
+        notices=tuple(Notice("Normal", "Restarting", delete.why) for delete in replaced),
+        requeue_after=_next_look(stack, assessed, now),
     )
 
 
 def _target(wanted: Wanted, snapshot: Snapshot) -> CheckTarget | None:
-    ready = [pod for pod in pods_of(wanted.component, snapshot) if is_pod_ready(pod)]
+    ready = [pod for pod in pods_of(wanted, snapshot) if is_pod_ready(pod)]
     service = snapshot.objects.get(Ref("Service", wanted.name))
     if not wanted.instance or not ready or not service:
         return None
@@ -168,11 +177,29 @@ def _applies(resolution: Resolution, snapshot: Snapshot) -> tuple[Apply, ...]:
     return (*found, *_nudges(resolution, snapshot))
 
 
+def _released(resolution: Resolution, stack: CosStack, snapshot: Snapshot) -> list[Apply]:
+    """Data of removed and blocked components that must not go with the stack, though it was once to.
+
+    Volumes and credentials that are rendered get or lose their owner where they are rendered.
+    """
+    if stack.spec.deletion_policy is not DeletionPolicy.RETAIN:
+        return []
+    rendered = {ref_of(obj) for obj in resolution.objects()}
+    return [
+        Apply(without_owner(obj))
+        for ref, obj in sorted(snapshot.objects.items())
+        if ref not in rendered
+        and (ref.kind == "PersistentVolumeClaim" or is_credential(ref, obj, stack))
+        and controller_of(obj)
+        and is_ours(obj, stack)
+    ]
+
+
 def _nudges(resolution: Resolution, snapshot: Snapshot) -> list[Apply]:
     """Touch pods whose mounted files changed: kubelet then refreshes them at once, not after a minute."""
     found = []
     for wanted in resolution.components:
-        for pod in pods_of(wanted.component, snapshot) if wanted.instance else ():
+        for pod in pods_of(wanted, snapshot) if wanted.instance else ():
             metadata = pod["metadata"]
             files_hash = wanted.instance.files_hash if wanted.instance else ""
             if (metadata.get("annotations") or {}).get(ANNOTATION_FILES) == files_hash:
@@ -199,19 +226,19 @@ def _pruned(resolution: Resolution, stack: CosStack, snapshot: Snapshot) -> tupl
             and ref not in wanted
             and is_ours(obj, stack)
             and labels.get(LABEL_STACK_COMPONENT) not in blocked
-            and not _is_credential(ref, obj, stack)
+            and _is_rendered_name(ref, obj, stack)
             and not obj["metadata"].get("deletionTimestamp")
         ):
             found.append(Delete(ref, obj["metadata"]["uid"]))
     return tuple(found)
 
 
-def _is_credential(ref: Ref, obj: Manifest, stack: CosStack) -> bool:
-    if ref.kind != "Secret":
-        return False
-    component = (obj["metadata"].get("labels") or {}).get(LABEL_STACK_COMPONENT, "")
-    instance = f"{stack.metadata.name}-{component}"
-    return ref.name in {seed_secret(stack.metadata.name), admin_secret(instance), app_secret(instance)}
+def _is_rendered_name(ref: Ref, obj: Manifest, stack: CosStack) -> bool:
+    """Whether the name is one that rendering gives, credentials left out. A copy that a user made has another."""
+    name = child_name(
+        stack.metadata.name, (obj["metadata"].get("labels") or {}).get(LABEL_STACK_COMPONENT, "")
+    )
+    return ref.name in {name, config_map(name), files_secret(name)}
 
 
 def _retained(resolution: Resolution, stack: CosStack, snapshot: Snapshot) -> list[RetainedVolume]:
@@ -238,37 +265,50 @@ def _age(stack: CosStack, component: str, reason: Reason, now: datetime) -> time
 
 
 def _with_patience(stack: CosStack, assessed: Assessed, now: datetime) -> Assessed:
-    """An account that cannot be made for long is no longer work under way: a person is told."""
+    """What has been under way for too long is no longer work under way: a person is told."""
     judged: Assessed = []
     for wanted, found in assessed:
-        if found.reason is Reason.PROVISIONING:
+        for limit in _PATIENCE:
             row = previous_row(stack, wanted.component)
-            known = row is not None and row.reason == Reason.CREDENTIALS_REFUSED.value
-            if known or _age(stack, wanted.component, Reason.PROVISIONING, now) > PROVISION_PATIENCE:
-                message = "the engine refuses the credentials, and the operator cannot set them: see its log"
-                judged.append((wanted, replace(found, reason=Reason.CREDENTIALS_REFUSED, message=message)))
-                continue
-        judged.append((wanted, found))
+            known = row is not None and row.reason == limit.then.value
+            if found.reason is limit.while_ and (
+                known or _age(stack, wanted.component, limit.while_, now) > limit.patience
+            ):
+                judged.append((wanted, replace(found, reason=limit.then, message=limit.says + found.message)))
+                break
+        else:
+            judged.append((wanted, found))
     return judged
 
 
+def _with_pending(stack: CosStack, assessed: Assessed, pending: set[Ref]) -> Assessed:
+    """A component of which an object is still to be written is not yet what the spec asks for."""
+    message = "a change waits: spec.paused" if stack.spec.paused else "a change is being applied"
+    return [
+        (wanted, replace(found, reason=Reason.WAITING, message=message))
+        if found.ready and wanted.instance and any(ref_of(obj) in pending for obj in wanted.instance.objects)
+        else (wanted, found)
+        for wanted, found in assessed
+    ]
+
+
 def _replace_pods(
-    stack: CosStack, assessed: Assessed, snapshot: Snapshot, pending: set[Ref], now: datetime
+    assessed: Assessed, snapshot: Snapshot, pending: set[Ref]
 ) -> tuple[Assessed, tuple[Delete, ...]]:
     """Replace pods of an earlier template, one component at a time.
 
-    A component's turn comes when its workload carries the new template and no other component is on its way
-    back; one that does not serve anyway, and one that holds others up for too long, waits for nobody.
+    A component's turn comes when all that its pod rests on is written and every other component serves: a change
+    that fails on one is not tried on the next. One that does not serve anyway waits for nobody.
     """
     judged: Assessed = []
     deletes: list[Delete] = []
     for wanted, found in assessed:
         pods = _outdated_pods(wanted, snapshot, pending)
-        others = [(w, a) for w, a in assessed if w.component != wanted.component]
+        holder = next((w.component for w, a in assessed if w is not wanted and _holds_up(w, a)), None)
         if not pods:
             judged.append((wanted, found))
-        elif found.serving and (deletes or any(_holds_up(stack, other, now) for other in others)):
-            message = "a change waits until the other components are back"
+        elif found.serving and (deletes or holder):
+            message = f"a change waits until {holder or 'another component'} serves again"
             judged.append((wanted, replace(found, reason=Reason.WAITING, message=message)))
         else:
             message = f"pod {pods[0]['metadata']['name']} is replaced, to bring a change into force"
@@ -279,48 +319,38 @@ def _replace_pods(
     return judged, tuple(deletes)
 
 
+def _holds_up(wanted: Wanted, found: Assessment) -> bool:
+    """Whether others wait for a component: its pod is new, or being made, and does not serve."""
+    if wanted.instance is None or found.serving:
+        return False
+    return found.effective_revision in {None, wanted.instance.template_hash}
+
+
 def _outdated_pods(wanted: Wanted, snapshot: Snapshot, pending: set[Ref]) -> Sequence[Manifest]:
-    """Pods to replace; none while the workload itself is still to be changed, or not yet seen by its controller."""
+    """Pods to replace.
+
+    None while anything that the new pod rests on is still to be written or the workload's controller has not seen
+    the change, and none whose end would delete its volume.
+    """
     ref = workload_ref(wanted)
     live = snapshot.objects.get(ref)
-    if not wanted.instance or ref.kind != "StatefulSet" or live is None or ref in pending:
+    if not wanted.instance or ref.kind != "StatefulSet" or live is None:
+        return ()
+    if any(ref_of(obj) in pending for obj in wanted.instance.objects) or is_volume_terminating(
+        wanted, snapshot
+    ):
         return ()
     if (live.get("status") or {}).get("observedGeneration", 0) < live["metadata"].get("generation", 0):
         return ()
     wanted_hash = wanted.instance.template_hash
-    return [pod for pod in pods_of(wanted.component, snapshot) if template_of(pod) != wanted_hash]
+    return [pod for pod in pods_of(wanted, snapshot) if template_of(pod) != wanted_hash]
 
 
-def _holds_up(stack: CosStack, other: tuple[Wanted, Assessment], now: datetime) -> bool:
-    wanted, found = other
-    return (
-        found.reason in TRANSIENT
-        and found.reason is not Reason.WAITING
-        and _age(stack, wanted.component, found.reason, now) < TURN_PATIENCE
-    )
-
-
-def _next_look(assessed: Assessed) -> float:
-    if all(found.ready for _, found in assessed):
-        return WHEN_READY
-    if any(found.reason in TRANSIENT or found.reason is Reason.NOT_ANSWERING for _, found in assessed):
-        return WHEN_MOVING
-    return WHEN_STALLED
-
-
-def _notices(stack: CosStack, status: CosStackStatus) -> list[Notice]:
-    """An Event for each condition that a person must know of, when it turns."""
-    before: Mapping[str, ConditionStatus] = {item.type: item.status for item in stack.status.conditions}
-    found = []
-    for condition in status.conditions:
-        if before.get(condition.type) is condition.status:
-            continue
-        if condition.type == ConditionType.READY and condition.status is ConditionStatus.TRUE:
-            found.append(Notice("Normal", "Ready", "every component serves what the spec asks for"))
-        elif (condition.type == ConditionType.STALLED and condition.status is ConditionStatus.TRUE) or (
-            condition.type == ConditionType.AVAILABLE
-            and condition.status is ConditionStatus.FALSE
-            and before.get(condition.type) is ConditionStatus.TRUE
-        ):
-            found.append(Notice("Warning", condition.reason, condition.message))
-    return found
+def _next_look(stack: CosStack, assessed: Assessed, now: datetime) -> float:
+    """Soon while things move, and ever more seldom while nothing does: sick stacks must not starve others."""
+    ages = [
+        _age(stack, wanted.component, found.reason, now).total_seconds()
+        for wanted, found in assessed
+        if not found.ready
+    ]
+    return min(max(min(ages, default=WHEN_READY * 4) / 4, WHEN_MOVING), WHEN_READY)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from cos_controllers.api.common import Storage
 from cos_controllers.api.quantity import parse_quantity
 from cos_controllers.api.stack import CosStack, DeletionPolicy, EngineSpec, StoreSpec
 from cos_controllers.api.status import Reason
@@ -191,16 +192,38 @@ def _credentials(
     )
 
 
-def _storage(spec: StoreSpec, live: Manifest | None) -> tuple[str, Problem | None]:
-    """The size to ask for: never below the live claim's, which the API server would refuse."""
-    requested = ((live or {}).get("spec") or {}).get("resources", {}).get("requests", {}).get("storage")
-    if requested and parse_quantity(spec.storage.size) < parse_quantity(requested):
-        return requested, Problem(
-            Reason.SHRINK_REFUSED,
-            f"storage.size {spec.storage.size} is below the volume's {requested}, and a volume cannot shrink: "
-            f"write {requested} or more",
+def _volume(spec: Storage, claim: str, live: Manifest | None) -> tuple[Storage, Problem | None]:
+    """What to ask of a volume: never less or other than it is, which the API server would refuse."""
+    if live is None:
+        return spec, None
+    has = live["spec"]
+    size, storage_class = has["resources"]["requests"]["storage"], has.get("storageClassName")
+    problem = None
+    if spec.storage_class_name not in {None, storage_class}:
+        problem = Problem(
+            Reason.STORAGE_CLASS_FIXED,
+            f"volume {claim} keeps its storageClassName {storage_class}: write that instead of "
+            f"{spec.storage_class_name}, or leave it out",
         )
-    return spec.storage.size, None
+    if parse_quantity(spec.size) >= parse_quantity(size):
+        size = spec.size
+    else:
+        problem = Problem(
+            Reason.SHRINK_REFUSED,
+            f"storage.size {spec.size} is below the volume's {size}, and a volume cannot shrink: "
+            f"write {size} or more",
+        )
+    return Storage(size=size, storage_class_name=storage_class), problem
+
+
+def _lost(name: str, claim: str, objects: Mapping[Ref, Manifest]) -> Problem | None:
+    """The engine has run on a volume that is gone: an empty one in its place must be a person's wish."""
+    if Ref("StatefulSet", name) in objects and Ref("PersistentVolumeClaim", claim) not in objects:
+        return Problem(
+            Reason.VOLUME_LOST,
+            f"volume {claim} is gone: restore it, or delete StatefulSet {name} to begin with an empty volume",
+        )
+    return None
 
 
 def _resolve_one(
@@ -208,14 +231,17 @@ def _resolve_one(
 ) -> Wanted:
     name = child_name(stack.metadata.name, component)
     wanted = Wanted(engine=engine, component=component, name=name, spec=spec)
-    credentials, claim, size, shortfall = None, "", "", None
+    credentials, claim, storage, shortfall = None, "", None, None
     if isinstance(spec, StoreSpec):
         found = _credentials(engine, name, spec, seed, snapshot)
         if isinstance(found, Problem):
             return replace(wanted, blocker=found)
         credentials = found
         claim = _claim(stack, snapshot, name)
-        size, shortfall = _storage(spec, snapshot.objects.get(Ref("PersistentVolumeClaim", claim)))
+        if lost := _lost(name, claim, snapshot.objects):
+            return replace(wanted, blocker=lost)
+        live = snapshot.objects.get(Ref("PersistentVolumeClaim", claim))
+        storage, shortfall = _volume(spec.storage, claim, live)
     context = Context(
         name=name,
         component=component,
@@ -226,7 +252,7 @@ def _resolve_one(
         credentials=credentials,
         claim=claim,
     )
-    instance = assemble(engine, context, owner_reference(stack), storage_size=size, seed=seed)
+    instance = assemble(engine, context, owner_reference(stack), storage=storage, seed=seed)
     needed = [ref_of(obj) for obj in instance.objects]
     if credentials:
         needed.append(Ref("Secret", seed_secret(stack.metadata.name)))

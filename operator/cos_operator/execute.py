@@ -22,19 +22,23 @@ class Outcome:
     """What became of a plan.
 
     `refusals`: message by component ("" for the stack's own objects), permanent until the spec or the cluster
-    changes. `failure`: the first passing failure, to be tried again. `writes`: objects applied or deleted.
+    changes. `failure`: the first passing failure, to be tried again.
     """
 
     refusals: dict[str, str] = field(default_factory=dict)
     failure: KubeError | None = None
-    writes: int = 0
 
 
 async def execute(kube: Kube, namespace: str, plan: Plan, clients: Mapping[str, EngineClient]) -> Outcome:
     """Do what the plan says. Raises `NotLeader` at once when the lease is lost; nothing else."""
     outcome = Outcome()
+    failed: set[str] = set()
     for apply in plan.applies:
-        await _apply(kube, apply, outcome)
+        component = (apply.obj["metadata"].get("labels") or {}).get(LABEL_STACK_COMPONENT, "")
+        # Each object may rest on those before it: no pod starts on a configuration that was not written. All rest
+        # on the stack's own ("").
+        if failed.isdisjoint({component, ""}) and not await _apply(kube, apply, component, outcome):
+            failed.add(component)
     for delete in plan.deletes:
         await _delete(kube, namespace, delete, outcome)
     if plan.provisions and kube.write_guard:
@@ -43,12 +47,10 @@ async def execute(kube: Kube, namespace: str, plan: Plan, clients: Mapping[str, 
     return outcome
 
 
-async def _apply(kube: Kube, apply: Apply, outcome: Outcome) -> None:
-    obj = apply.obj
-    kind, name = ref_of(obj)
-    component = (obj["metadata"].get("labels") or {}).get(LABEL_STACK_COMPONENT, "")
+async def _apply(kube: Kube, apply: Apply, component: str, outcome: Outcome) -> bool:
+    kind, name = ref_of(apply.obj)
     try:
-        await kube.apply(obj, force=apply.force)
+        await kube.apply(apply.obj, force=apply.force)
     except NamespaceTerminating:
         log.info("namespace is being deleted", kind=kind, object=name)
     except (Invalid, Forbidden) as error:
@@ -62,8 +64,9 @@ async def _apply(kube: Kube, apply: Apply, outcome: Outcome) -> None:
         outcome.failure = outcome.failure or error
         log.warning("apply failed", kind=kind, object=name, error=str(error))
     else:
-        outcome.writes += 1
         log.info("applied", kind=kind, object=name)
+        return True
+    return False
 
 
 async def _delete(kube: Kube, namespace: str, delete: Delete, outcome: Outcome) -> None:
@@ -76,7 +79,6 @@ async def _delete(kube: Kube, namespace: str, delete: Delete, outcome: Outcome) 
         outcome.failure = outcome.failure or error
         log.warning("delete failed", kind=kind, object=name, error=str(error))
     else:
-        outcome.writes += 1
         log.info("deleted", kind=kind, object=name, why=delete.why or "no longer part of the stack")
 
 

@@ -48,9 +48,10 @@ from cos_operator.kube_errors import (
     Unavailable,
     error_from,
 )
-from cos_operator.kube_kinds import KINDS, Kind, collection_path, object_path
+from cos_operator.kube_kinds import CHILD_KINDS, KINDS, Kind, collection_path, object_path
 
 __all__ = [
+    "CHILD_KINDS",
     "KINDS",
     "READ_TIMEOUT",
     "WRITE_TIMEOUT",

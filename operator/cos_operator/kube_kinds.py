@@ -52,6 +52,19 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
+#: Kinds of which a stack has children.
+CHILD_KINDS = (
+    "Secret",
+    "ConfigMap",
+    "Service",
+    "PersistentVolumeClaim",
+    "Pod",
+    "StatefulSet",
+    "Deployment",
+    "PodDisruptionBudget",
+)
+
+
 def collection_path(request: Request) -> str:
     """Path of the request's kind, in its namespace if it has one. Raises `Invalid` for what is not a name."""
     kind = KINDS[request.kind]

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 from importlib.metadata import version as installed
 from typing import Annotated
 
 import typer
-
-from cos_operator import logs
-from cos_operator.kube import CredentialsError
-from cos_operator.operator import run as run_operator
-from cos_operator.settings import OperatorSettings, SettingsError
 
 app = typer.Typer(
     help="Kubernetes operator for the COS stack.",
@@ -30,6 +27,13 @@ def run(
     context: Annotated[str | None, typer.Option(help="Context of the kubeconfig.")] = None,
 ) -> None:
     """Run the operator until it is told to stop. Everything else is set by COS_… variables."""
+    # Process 1 ignores a signal that it has no handler for, and the imports below take seconds on a busy node.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    from cos_operator import logs  # noqa: PLC0415 - after the handler
+    from cos_operator.kube import CredentialsError  # noqa: PLC0415 - likewise
+    from cos_operator.operator import run as run_operator  # noqa: PLC0415 - likewise
+    from cos_operator.settings import OperatorSettings, SettingsError  # noqa: PLC0415 - likewise
+
     given = {"kubeconfig": kubeconfig, "context": context}
     try:
         settings = OperatorSettings.load(**{name: value for name, value in given.items() if value})

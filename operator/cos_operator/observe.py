@@ -12,25 +12,13 @@ import structlog
 from cos_controllers.api.stack import CosStack
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import stack_selector
-from cos_controllers.observation import CheckResult, CheckTarget, Outcome, Ref, Snapshot, ref_of
+from cos_controllers.observation import CheckResult, CheckTarget, Outcome, Ref, Snapshot, WarningEvent, ref_of
 from cos_controllers.plan import check_targets, wanted_refs, wants_warnings
 from cos_controllers.resolve import references
 from cos_operator.engines.base import CHECK_SECONDS, EngineClient
-from cos_operator.kube import Kube
+from cos_operator.kube import CHILD_KINDS, Kube
 
 log = structlog.stdlib.get_logger(__name__)
-
-#: Kinds of which a stack has children.
-CHILD_KINDS = (
-    "Secret",
-    "ConfigMap",
-    "Service",
-    "PersistentVolumeClaim",
-    "Pod",
-    "StatefulSet",
-    "Deployment",
-    "PodDisruptionBudget",
-)
 
 #: Bytes of randomness from which the passwords of a new stack derive.
 _ENTROPY_BYTES = 32
@@ -41,8 +29,9 @@ async def observe(kube: Kube, stack: CosStack, clients: Mapping[str, EngineClien
     objects, named = await asyncio.gather(_children(kube, stack), _secrets(kube, stack))
     snapshot = Snapshot(objects=objects, references=named, entropy=secrets.token_bytes(_ENTROPY_BYTES))
     missing = wanted_refs(stack, snapshot) - set(objects)
-    objects |= await _by_name(kube, stack.metadata.namespace, missing)
-    warnings = await _warnings(kube, stack, objects) if wants_warnings(stack, snapshot) else {}
+    foreign = await _by_name(kube, stack.metadata.namespace, missing)
+    snapshot = replace(snapshot, objects={**objects, **foreign})
+    warnings = await _warnings(kube, stack, snapshot.objects) if wants_warnings(stack, snapshot) else {}
     checks = await _ask(check_targets(stack, snapshot), clients)
     return replace(snapshot, warnings=warnings, checks=checks)
 
@@ -68,15 +57,15 @@ async def _secrets(kube: Kube, stack: CosStack) -> dict[str, Manifest]:
     return {name: obj for name, obj in zip(names, found, strict=True) if obj is not None}
 
 
-async def _warnings(kube: Kube, stack: CosStack, objects: Mapping[Ref, Manifest]) -> dict[Ref, str]:
+async def _warnings(kube: Kube, stack: CosStack, objects: Mapping[Ref, Manifest]) -> dict[Ref, WarningEvent]:
     """The newest warning of each of the given objects, told apart from a predecessor of its name by UID."""
     uids = {obj["metadata"]["uid"]: ref for ref, obj in objects.items()}
     events = await kube.list("Event", stack.metadata.namespace, field_selector="type=Warning")
-    found: dict[Ref, str] = {}
+    found: dict[Ref, WarningEvent] = {}
     for event in sorted(events, key=lambda item: item.get("lastTimestamp") or item.get("eventTime") or ""):
         ref = uids.get(event["involvedObject"].get("uid", ""))
         if ref:
-            found[ref] = event.get("message") or event.get("reason") or ""
+            found[ref] = WarningEvent(event.get("reason") or "", event.get("message") or "")
     return found
 
 

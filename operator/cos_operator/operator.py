@@ -27,19 +27,23 @@ _RESYNC_RETRY = 5.0
 async def run(settings: OperatorSettings) -> None:
     """Run until SIGTERM or SIGINT. Raises `CredentialsError` if there is no way to log in."""
     metrics.register_process(version("cos-operator"))
-    async with Kube.connect(settings.kubeconfig, settings.context) as kube:
-        await Operator(settings, kube).run()
+    async with (
+        Kube.connect(settings.kubeconfig, settings.context) as kube,
+        # The lease has connections of its own: its renewal must not wait behind a hundred reads.
+        Kube.connect(settings.kubeconfig, settings.context) as lease_kube,
+    ):
+        await Operator(settings, kube, lease_kube).run()
 
 
 class Operator:
     """The parts of one process, and how they hold together."""
 
-    def __init__(self, settings: OperatorSettings, kube: Kube) -> None:
+    def __init__(self, settings: OperatorSettings, kube: Kube, lease_kube: Kube) -> None:
         self._settings = settings
         self._kube = kube
         self._queue: WorkQueue[Key] = WorkQueue()
         self._resync_now = asyncio.Event()
-        self._elector = Elector(kube, settings.home_namespace(), settings.lease_name, settings.identity)
+        self._elector = Elector(lease_kube, settings.home_namespace(), settings.lease_name, settings.identity)
         self._watcher = Watcher(settings.namespaces, settings.kubeconfig, settings.context)
         self._health = HealthServer(
             settings.http_host,
@@ -93,15 +97,17 @@ class Operator:
     async def _lead(self) -> None:
         """The leader's work: serve the queue and fill it with every stack there is, now and again."""
         self._resync_now.set()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._resync())
-            group.create_task(
-                self._queue.run(
-                    Reconciler(self._kube, CLIENTS),
-                    self._settings.workers,
-                    self._settings.reconcile_timeout_seconds,
-                )
-            )
+        serve = self._queue.run(
+            Reconciler(self._kube, CLIENTS), self._settings.workers, self._settings.reconcile_timeout_seconds
+        )
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._resync())
+                group.create_task(serve)
+        finally:
+            # Another process tells of the stacks from now on.
+            for key in metrics.stacks():
+                metrics.remove_stack(*key)
 
     async def _resync(self) -> None:
         """Queue every stack, when asked to and every `resync_seconds`: a missed hint costs at most that."""
@@ -113,23 +119,22 @@ class Operator:
             except TimeoutError:
                 pass
             self._resync_now.clear()
-            try:
-                await self._queue_all()
-                wait = self._settings.resync_seconds
-            except KubeError as error:
-                log.warning("resync failed", error=str(error), retry_in=_RESYNC_RETRY)
-                wait = _RESYNC_RETRY
+            # Stacks whose deletion was not seen, too: one more run takes their metrics away.
+            for namespace, name in metrics.stacks():
+                self._queue.add(Key(namespace, name))
+            found = [await self._queue_namespace(item) for item in self._settings.namespaces or (None,)]
+            wait = self._settings.resync_seconds if all(found) else _RESYNC_RETRY
 
-    async def _queue_all(self) -> None:
-        known = set(metrics.stacks())
-        for namespace in self._settings.namespaces or (None,):
-            for stack in await self._kube.list("CosStack", namespace):
-                key = Key(stack["metadata"]["namespace"], stack["metadata"]["name"])
-                known.discard(key)
-                self._queue.add(key)
-        for namespace, name in known:
-            # Gone, and its deletion was not seen: one more run takes its metrics away.
-            self._queue.add(Key(namespace, name))
+    async def _queue_namespace(self, namespace: str | None) -> bool:
+        """Queue the stacks of a namespace (None: all). False if they cannot be listed, which stops no other one."""
+        try:
+            stacks = await self._kube.list("CosStack", namespace)
+        except KubeError as error:
+            log.warning("resync failed", namespace=namespace, error=str(error), retry_in=_RESYNC_RETRY)
+            return False
+        for stack in stacks:
+            self._queue.add(Key(stack["metadata"]["namespace"], stack["metadata"]["name"]))
+        return True
 
     def _hint(self, _kind: str, namespace: str, stack: str) -> None:
         self._queue.add(Key(namespace, stack))

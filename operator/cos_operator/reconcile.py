@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -11,11 +12,11 @@ import structlog
 
 from cos_controllers.api.stack import CosStack, Metadata
 from cos_controllers.api.status import ConditionStatus, ConditionType, CosStackStatus, Reason
-from cos_controllers.conditions import refused_status, unknown_status, with_refusals
+from cos_controllers.conditions import Notice, refused_status, turned, unknown_status, with_refusals
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import API_VERSION, MANAGER
 from cos_controllers.parsing import InvalidStack, parse_stack
-from cos_controllers.plan import WHEN_READY, WHEN_STALLED, Notice, plan
+from cos_controllers.plan import WHEN_READY, plan
 from cos_operator import metrics
 from cos_operator.engines.base import EngineClient
 from cos_operator.execute import execute
@@ -56,8 +57,10 @@ class Reconciler:
         """
         began = time.monotonic()
         result = "error"
+        context = {"namespace": key.namespace, "stack": key.name, "reconcile": secrets.token_hex(4)}
         try:
-            again = await self._reconcile(key)
+            with structlog.contextvars.bound_contextvars(**context):
+                again = await self._reconcile(key)
             result = "ok"
         except NotLeader:
             result = "not_leader"
@@ -78,7 +81,7 @@ class Reconciler:
         except InvalidStack as error:
             status = refused_status(error.stack, Reason.INVALID_SPEC, str(error), self._now())
             await self._report(error.stack, raw, status)
-            return WHEN_STALLED
+            return WHEN_READY
         try:
             snapshot = await observe(self._kube, stack, self._clients)
         except KubeError as error:
@@ -86,8 +89,9 @@ class Reconciler:
             raise
         decided = plan(stack, snapshot, self._now())
         outcome = await execute(self._kube, key.namespace, decided, self._clients)
-        await self._report(stack, raw, with_refusals(stack, decided.status, outcome.refusals, self._now()))
-        for notice in decided.notices:
+        status = with_refusals(stack, decided.status, outcome.refusals, self._now())
+        await self._report(stack, raw, status)
+        for notice in (*decided.notices, *turned(stack, status)):
             await self._notify(stack, notice)
         if outcome.failure:
             raise outcome.failure

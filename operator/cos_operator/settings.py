@@ -75,9 +75,6 @@ class OperatorSettings(BaseSettings):
     resync_seconds: float = Field(
         default=600, gt=0, le=600, description="Longest time until a stack is looked at without an event."
     )
-    check_seconds: float = Field(
-        default=30, gt=0, le=600, description="Time between two protocol checks of an engine that is ready."
-    )
     reconcile_timeout_seconds: float = Field(
         default=60, ge=5, le=600, description="Time limit for reconciling a stack once."
     )

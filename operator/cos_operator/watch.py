@@ -22,23 +22,12 @@ import structlog
 
 from cos_controllers.names import GROUP, LABEL_STACK, SELECTOR_MANAGED
 from cos_operator import metrics
-from cos_operator.kube import KINDS, Endpoint, Kube, KubeError
+from cos_operator.kube import CHILD_KINDS, KINDS, Endpoint, Kube, KubeError
 from cos_operator.watch_streams import Streams
 
 log = structlog.stdlib.get_logger(__name__)
 
 STACK_KIND = "CosStack"
-#: Children of stacks; only those with our label are listed and watched.
-CHILD_KINDS = (
-    "StatefulSet",
-    "Deployment",
-    "Pod",
-    "Service",
-    "ConfigMap",
-    "Secret",
-    "PersistentVolumeClaim",
-    "PodDisruptionBudget",
-)
 
 #: Seconds between restarts: doubled from the first to the last, begun anew after a run of `_STABLE_SECONDS`.
 _FIRST_RESTART, _LAST_RESTART, _STABLE_SECONDS = 1.0, 30.0, 60.0

@@ -241,7 +241,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "podAnnotations": {"a": "b"},
         "podLabels": {"a": "b", "app.kubernetes.io/name": "hijacked"},
         "extraEnv": [
-            {"name": "COS_CHECK_SECONDS", "value": "20"},
+            {"name": "COS_RECONCILE_TIMEOUT_SECONDS", "value": "20"},
             {"name": "LOGFIRE_TOKEN", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}},
         ],
         "serviceAccount": {"name": "other", "annotations": {"a": "b"}},

@@ -12,8 +12,7 @@ import yaml
 
 from cos_controllers.k8s import Manifest
 from cos_operator.engines.base import EngineClient
-from cos_operator.kube import Kube
-from cos_operator.observe import CHILD_KINDS
+from cos_operator.kube import CHILD_KINDS, Kube
 from cos_operator.reconcile import Key, Reconciler
 
 #: Nothing is due to be asked: no pod ever becomes ready here.

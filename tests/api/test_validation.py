@@ -77,6 +77,16 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
         {"redis": {"resources": {"requests": {"cpu": "one"}, "limits": {"memory": "64Mi"}}}},
         ("spec.redis.resources.requests.cpu", "for example 250m"),
     ),
+    "cpu request within limit": (
+        {"redis": {"resources": {"requests": {"cpu": "1"}, "limits": {"cpu": 2, "memory": "64Mi"}}}},
+        {"redis": {"resources": {"requests": {"cpu": "3"}, "limits": {"cpu": 2, "memory": "64Mi"}}}},
+        ("spec.redis.resources.requests.cpu", "must not exceed limits.cpu"),
+    ),
+    "redis reserved prefix": (
+        {"redis": {"parameters": {"hz": "20"}}},
+        {"redis": {"parameters": {"tls-port": "6380"}}},
+        ("spec.redis.parameters", "tls-*"),
+    ),
     "request within limit": (
         {"redis": {"resources": {"requests": {"memory": "64Mi"}, "limits": {"memory": "64Mi"}}}},
         {"redis": {"resources": {"requests": {"memory": "1Gi"}, "limits": {"memory": "64Mi"}}}},
@@ -249,3 +259,14 @@ def test_defaults_are_stored(kubectl: Kubectl) -> None:
     redis = json.loads(done)["spec"]["redis"]
     assert redis["version"] == "8.0"
     assert redis["storage"]["size"] == "1Gi"
+
+
+def test_names_that_leave_no_room_for_a_pod_are_refused(
+    kubectl: Kubectl, capfd: pytest.CaptureFixture[str]
+) -> None:
+    accepted = manifest({"postgres": [{"name": "a" * 12}]}, "s" * 30)
+    kubectl("apply", "--dry-run=server", "-f", "-", stdin=json.dumps(accepted))
+    refused = manifest({"postgres": [{"name": "a" * 13}]}, "s" * 30)
+    assert "at most 42 characters together" in refusal(kubectl, refused, capfd)
+    with pytest.raises(InvalidStack, match="at most 42"):
+        parse_stack(refused)

@@ -47,6 +47,7 @@ def operator(cluster: Cluster) -> Cluster:
         "--create-namespace",
         # The API tests have applied the CRD as it is.
         "--take-ownership",
+        "--force-conflicts",
         "--wait",
         "--timeout=3m",
         "--set",

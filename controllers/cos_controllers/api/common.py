@@ -71,6 +71,22 @@ class ResourceList(ApiModel):
     rules: ClassVar[tuple[Rule, ...]] = (_amount_rule("cpu", "250m"), _amount_rule("memory", "512Mi"))
 
 
+def _within_limit_rule(field: str) -> Rule:
+    def holds(resources: Resources) -> bool:
+        request, limit = getattr(resources.requests, field), getattr(resources.limits, field)
+        return request is None or limit is None or parse_quantity(request) <= parse_quantity(limit)
+
+    request, limit = f"self.requests.{field}", f"self.limits.{field}"
+    return Rule(
+        cel=f"!has({request}) || !has({limit}) || !isQuantity(string({request})) || "
+        f"!isQuantity(string({limit})) || "
+        f"quantity(string({request})).compareTo(quantity(string({limit}))) <= 0",
+        message=f"requests.{field} must not exceed limits.{field}: lower the request or raise the limit",
+        holds=holds,
+        field_path=f".requests.{field}",
+    )
+
+
 class Resources(ApiModel):
     """Compute resources of one engine container."""
 
@@ -79,20 +95,7 @@ class Resources(ApiModel):
     limits: ResourceList = ResourceList()
     """What the container may use at most."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            cel="!has(self.requests.memory) || !has(self.limits.memory) || "
-            "!isQuantity(string(self.requests.memory)) || !isQuantity(string(self.limits.memory)) || "
-            "quantity(string(self.requests.memory)).compareTo(quantity(string(self.limits.memory))) <= 0",
-            message="requests.memory must not exceed limits.memory: lower the request or raise the limit",
-            holds=lambda self: (
-                self.requests.memory is None
-                or self.limits.memory is None
-                or parse_quantity(self.requests.memory) <= parse_quantity(self.limits.memory)
-            ),
-            field_path=".requests.memory",
-        ),
-    )
+    rules: ClassVar[tuple[Rule, ...]] = (_within_limit_rule("cpu"), _within_limit_rule("memory"))
 
 
 class Storage(ApiModel):

@@ -44,9 +44,12 @@ POSTGRES_PREFIXES = ("primary_", "recovery_target", "ssl_", "unix_socket_")
 
 REDIS = (
     "aclfile",
+    "appenddirname",
+    "appendfilename",
     "appendonly",
     "bind",
     "daemonize",
+    "dbfilename",
     "dir",
     "enable-debug-command",
     "enable-module-command",
@@ -61,33 +64,46 @@ REDIS = (
     "rename-command",
     "replicaof",
     "requirepass",
+    "slaveof",
     "supervised",
     "syslog-enabled",
     "unixsocket",
     "user",
 )
 
+REDIS_PREFIXES = ("cluster-", "master", "tls-")
+
 ELASTICSEARCH = (
+    "cluster.initial_master_nodes",
     "cluster.name",
-    "discovery.type",
+    "http.bind_host",
+    "http.host",
     "http.port",
-    "network.host",
+    "http.publish_host",
+    "http.publish_port",
     "node.name",
-    "path.data",
-    "path.logs",
-    "path.repo",
-    "readiness.port",
-    "transport.host",
 )
-ELASTICSEARCH_PREFIXES = ("xpack.security.", "http.ssl.")
+ELASTICSEARCH_PREFIXES = (
+    "discovery.",
+    "http.ssl.",
+    "network.",
+    "path.",
+    "readiness.",
+    "transport.",
+    "xpack.security.",
+)
 
 NEO4J = (
     "db.logs.query.enabled",
     "dbms.security.auth_enabled",
+    "initial.dbms.default_database",
+    "server.bolt.enabled",
     "server.bolt.listen_address",
+    "server.bolt.tls_level",
+    "server.default_advertised_address",
     "server.default_listen_address",
+    "server.http.enabled",
     "server.http.listen_address",
-    "server.https.enabled",
     "server.jvm.additional",
     "server.logs.config",
     "server.logs.user.config",
@@ -95,4 +111,4 @@ NEO4J = (
     "server.memory.heap.max_size",
     "server.memory.pagecache.size",
 )
-NEO4J_PREFIXES = ("server.directories.",)
+NEO4J_PREFIXES = ("dbms.ssl.", "server.directories.", "server.https.")

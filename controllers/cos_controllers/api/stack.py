@@ -26,6 +26,8 @@ from cos_controllers.api.quantity import is_positive_quantity, parse_quantity
 from cos_controllers.api.status import CosStackStatus
 
 MAX_NAME = 30
+#: The name of a StatefulSet, ``<stack>-postgres-<name>``, must leave room for a hash in a label of its pods: 52.
+MAX_NAME_WITH_POSTGRES = 42
 ENGINES = ("postgres", "redis", "elasticsearch", "neo4j", "traefik")
 
 
@@ -160,7 +162,7 @@ class RedisSpec(StoreSpec):
     rules: ClassVar[tuple[Rule, ...]] = (
         _memory_rule("32Mi", "maxmemory derives from it"),
         _shape_rule("parameters", "^[a-z][a-z0-9-]*$", "appendfsync: always"),
-        _reserved_rule("parameters", reserved.REDIS),
+        _reserved_rule("parameters", reserved.REDIS, reserved.REDIS_PREFIXES),
     )
 
 
@@ -380,6 +382,16 @@ class CosStack(ApiModel):
             holds=lambda self: (
                 len(self.metadata.name) <= MAX_NAME
                 and _matches(r"^[a-z]([-a-z0-9]*[a-z0-9])?$", self.metadata.name)
+            ),
+        ),
+        Rule(
+            cel="self.spec.postgres.all(p, size(self.metadata.name) + size(p.name) <= "
+            f"{MAX_NAME_WITH_POSTGRES})",
+            message=f"metadata.name and the name of a postgres instance must be at most {MAX_NAME_WITH_POSTGRES} "
+            "characters together: shorten one of them",
+            holds=lambda self: all(
+                len(self.metadata.name) + len(item.name) <= MAX_NAME_WITH_POSTGRES
+                for item in self.spec.postgres
             ),
         ),
     )

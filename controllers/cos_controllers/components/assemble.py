@@ -9,7 +9,8 @@ import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cos_controllers.api.stack import DeletionPolicy, StoreSpec
+from cos_controllers.api.common import Storage
+from cos_controllers.api.stack import DeletionPolicy
 from cos_controllers.components.base import (
     CONFIG_VOLUME,
     DATA_VOLUME,
@@ -82,11 +83,11 @@ class Instance:
 
 
 def assemble(
-    engine: Engine, context: Context, owner: V1OwnerReference, storage_size: str = "", seed: str = ""
+    engine: Engine, context: Context, owner: V1OwnerReference, storage: Storage | None = None, seed: str = ""
 ) -> Instance:
     """Render all objects of one instance.
 
-    `storage_size` is the size of its data volume ("" without data). `seed` is kept beside the administrator's
+    `storage` is what to ask of its data volume (None without data). `seed` is kept beside the administrator's
     credentials, so that the loss of the stack's seed Secret is no loss.
     """
     blueprint = engine.render(context)
@@ -102,8 +103,8 @@ def assemble(
         objects.append(parts.config())
     if blueprint.files:
         objects.append(parts.files())
-    if context.claim:
-        objects.append(parts.claim(storage_size))
+    if storage:
+        objects.append(parts.claim(storage))
     objects.append(parts.service())
     if blueprint.replicas is not None and blueprint.replicas > 1:
         objects.append(parts.disruption_budget())
@@ -202,17 +203,15 @@ class _Assembly:
             data=encoded(self._blueprint.files),
         )
 
-    def claim(self, size: str) -> V1PersistentVolumeClaim:
-        spec = self._context.spec
-        storage_class = spec.storage.storage_class_name if isinstance(spec, StoreSpec) else None
+    def claim(self, storage: Storage) -> V1PersistentVolumeClaim:
         return V1PersistentVolumeClaim(
             api_version="v1",
             kind="PersistentVolumeClaim",
             metadata=self._meta(self._context.claim, data=True),
             spec=V1PersistentVolumeClaimSpec(
                 access_modes=["ReadWriteOnce"],
-                storage_class_name=storage_class,
-                resources=V1VolumeResourceRequirements(requests={"storage": size}),
+                storage_class_name=storage.storage_class_name,
+                resources=V1VolumeResourceRequirements(requests={"storage": storage.size}),
             ),
         )
 

@@ -45,22 +45,34 @@ def test_components_are_restarted_one_at_a_time() -> None:
     assert world.status["summary"] == "2/2"
 
 
-def test_a_component_that_does_not_come_back_holds_others_up_for_a_while_only() -> None:
+def test_a_change_that_fails_on_one_component_is_not_tried_on_the_next() -> None:
     world = changed_world()
     replaced(world)
-    world.unready.add("redis")
     world.settle()
+    broken = world.objects[Ref("Pod", "cos-redis-0")]
+    waiting = {"reason": "ImagePullBackOff", "message": "no such image"}
+    broken["status"] = {
+        "conditions": [],
+        "containerStatuses": [{"name": "redis", "state": {"waiting": waiting}}],
+    }
+    for _ in range(5):
+        assert replaced(world) == []
+        world.now += timedelta(hours=1)
+    assert world.row("redis")["reason"] == "ImagePullFailed"
+    assert world.row("neo4j")["message"] == "a change waits until redis serves again"
+    world.spec = {**CHANGED, "redis": {"maxClients": 61}}
     world.step()
-    world.now += timedelta(seconds=301)
-    world.step()
-    assert world.deleted == [Ref("Pod", "cos-redis-0"), Ref("Pod", "cos-neo4j-0")]
+    world.settle()
+    assert replaced(world) == ["cos-redis-0"], "the mended one goes on"
 
 
-def test_a_component_that_is_broken_for_good_holds_nobody_up() -> None:
+def test_a_component_that_does_not_serve_writes_holds_others_up() -> None:
     world = changed_world()
     replaced(world)
     world.settle()
     world.outcomes["redis"] = Outcome.READ_ONLY
+    assert replaced(world) == []
+    world.outcomes["redis"] = Outcome.SERVING
     assert replaced(world) == ["cos-neo4j-0"]
 
 

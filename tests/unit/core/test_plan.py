@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from world import World
 
+from cos_controllers.conditions import turned
 from cos_controllers.drift import needs_apply
 from cos_controllers.names import MANAGER
-from cos_controllers.observation import Outcome, Ref
+from cos_controllers.observation import Outcome, Ref, WarningEvent
 from cos_controllers.plan import Plan
 
 REDIS: dict[str, Any] = {"redis": {}}
@@ -132,7 +133,9 @@ def test_a_missing_secret_stalls_with_a_reason_and_heals() -> None:
     assert base64.b64decode(data["password"]).decode() == "correct-horse"
 
 
-@pytest.mark.parametrize("password", ["", "short", "with space", "line\nbreak", "ends-with-newline\n", "x" * 129])
+@pytest.mark.parametrize(
+    "password", ["", "short", "with space", "line\nbreak", "ends-with-newline\n", "x" * 129]
+)
 def test_an_unusable_password_is_refused_by_name(password: str) -> None:
     world = World({"redis": {"authSecretRef": {"name": "mine"}}})
     world.references["mine"] = secret("mine", password=password)
@@ -269,14 +272,19 @@ def test_refused_credentials_are_provisioned_and_after_a_minute_a_person_is_told
 )
 def test_an_engine_that_does_not_serve_is_not_ready(outcome: Outcome, reason: str, stalled: str) -> None:
     world = ready_world()
+    before = world.stack
     world.outcomes["redis"] = outcome
     decided = world.step()
     assert world.row("redis")["reason"] == reason
     assert world.condition("Ready")["status"] == "False"
     assert world.condition("Available")["status"] == "False"
     assert world.condition("Stalled")["status"] == stalled
-    assert decided.requeue_after <= 5
-    assert [notice.type for notice in decided.notices][:1] == ["Warning"]
+    assert decided.requeue_after == 2
+    assert "Warning" in [notice.type for notice in turned(before, decided.status)]
+    world.now += timedelta(seconds=60)
+    assert world.decide().requeue_after == 15, "a sick stack is looked at ever more seldom"
+    world.now += timedelta(hours=1)
+    assert world.decide().requeue_after == 30
 
 
 def pod_with(status: dict[str, Any]) -> World:
@@ -348,7 +356,7 @@ def test_a_volume_that_cannot_be_made_is_said() -> None:
     world = World(REDIS)
     world.step()
     ref = Ref("PersistentVolumeClaim", "cos-redis-data-0")
-    world.warnings[ref] = 'storageclass "fast" not found'
+    world.warnings[ref] = WarningEvent("ProvisioningFailed", 'storageclass "fast" not found')
     world.step()
     assert world.row("redis")["reason"] == "VolumePending"
     assert 'storageclass "fast" not found' in world.row("redis")["message"]
@@ -357,7 +365,11 @@ def test_a_volume_that_cannot_be_made_is_said() -> None:
 def test_a_pod_that_admission_refuses_is_said() -> None:
     world = World(REDIS)
     world.step()
-    world.warnings[Ref("StatefulSet", "cos-redis")] = "pods forbidden: exceeded quota"
+    ref = Ref("StatefulSet", "cos-redis")
+    world.warnings[ref] = WarningEvent("RecreatingFailedPod", "of an hour ago")
+    world.step()
+    assert world.row("redis")["reason"] == "Starting"
+    world.warnings[ref] = WarningEvent("FailedCreate", "pods forbidden: exceeded quota")
     world.step()
     assert world.row("redis")["reason"] == "PodRefused"
 
@@ -425,3 +437,152 @@ def test_what_counts_as_drift(intent: dict[str, Any], live: dict[str, Any], expe
 def test_fields_that_we_own_and_no_longer_want_are_drift(fields: dict[str, Any], expected: bool) -> None:  # noqa: FBT001
     intent: dict[str, Any] = {"metadata": {}, "data": {"a": "1"}, "list": [{"name": "n"}], "set": ["one"]}
     assert needs_apply(intent, live_with_manager(intent, fields)) is expected
+
+
+CLAIM = Ref("PersistentVolumeClaim", "cos-redis-data-0")
+
+
+def test_a_pod_whose_volume_is_being_deleted_is_left_alone() -> None:
+    world = ready_world()
+    world.objects[CLAIM]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    world.spec = {"redis": {"maxClients": 60}}
+    for _ in range(3):
+        assert world.step().deletes == ()
+        world.settle()
+    assert world.row("redis")["reason"] == "VolumeTerminating"
+    assert world.condition("Stalled")["status"] == "True"
+    assert world.condition("Available")["status"] == "True"
+
+
+def test_a_volume_that_is_gone_is_not_silently_replaced_by_an_empty_one() -> None:
+    world = ready_world()
+    del world.objects[CLAIM]
+    assert writes(world.step()) == 0
+    assert world.row("redis")["reason"] == "VolumeLost"
+    assert "delete StatefulSet cos-redis" in world.row("redis")["message"]
+    del world.objects[Ref("StatefulSet", "cos-redis")]
+    world.settle()
+    world.converge()
+    assert world.condition("Ready")["status"] == "True"
+
+
+@pytest.mark.parametrize("spec", [{"traefik": {}}, {"redis": {"authSecretRef": {"name": "missing"}}}])
+def test_retain_protects_the_data_of_components_that_are_not_rendered(spec: dict[str, Any]) -> None:
+    world = ready_world({"redis": {}, "deletionPolicy": "Delete"})
+    world.spec = {**spec, "deletionPolicy": "Retain"}
+    released = {apply.obj["metadata"]["name"]: apply.obj for apply in world.decide().applies}
+    for name in ("cos-redis-data-0", "cos-redis-admin", "cos-redis-app"):
+        assert "ownerReferences" not in released[name]["metadata"]
+    secret_ = world.objects[Ref("Secret", "cos-redis-admin")]
+    assert released["cos-redis-admin"]["data"] == secret_["data"], "an apply without data would remove it"
+
+
+def test_no_pod_is_replaced_before_all_that_it_rests_on_is_written() -> None:
+    world = ready_world()
+    world.spec = {"redis": {"maxClients": 60}}
+    for apply in world.decide().applies:
+        if apply.obj["kind"] == "StatefulSet":
+            world.perform(apply)
+    world.settle()
+    assert world.decide().deletes == (), "the ConfigMap is still the old one"
+
+
+def test_ready_is_not_said_of_a_spec_that_is_not_yet_applied() -> None:
+    world = ready_world({"traefik": {}})
+    world.spec = {"traefik": {"replicas": 3, "service": {"type": "NodePort"}}}
+    world.generation += 1
+    world.step()
+    assert world.condition("Ready")["status"] == "False"
+    assert world.condition("Available")["status"] == "True"
+    assert world.row("traefik")["message"] == "a change is being applied"
+    world.converge()
+    world.spec = {**world.spec, "paused": True, "traefik": {"replicas": 2}}
+    world.step()
+    assert world.condition("Ready")["status"] == "False"
+    assert world.row("traefik")["message"] == "a change waits: spec.paused"
+
+
+def test_a_volume_keeps_its_storage_class() -> None:
+    world = ready_world()
+    world.objects[CLAIM]["spec"]["storageClassName"] = "default-class"
+    assert writes(world.decide()) == 0
+    world.spec = {"redis": {"storage": {"size": "2Gi", "storageClassName": "fast"}}}
+    world.step()
+    assert world.objects[CLAIM]["spec"]["storageClassName"] == "default-class"
+    assert world.objects[CLAIM]["spec"]["resources"]["requests"]["storage"] == "2Gi"
+    world.step()
+    assert world.row("redis")["reason"] == "StorageClassFixed"
+    assert "default-class" in world.row("redis")["message"]
+
+
+def test_pods_and_secrets_that_only_carry_our_labels_are_left_alone() -> None:
+    world = ready_world()
+    pod = world.objects[Ref("Pod", "cos-redis-0")]
+    stray = {**pod, "metadata": {**pod["metadata"], "name": "debug", "uid": "x", "ownerReferences": []}}
+    stray["metadata"]["annotations"] = {}
+    world.objects[Ref("Pod", "debug")] = stray
+    copy = world.objects[Ref("Secret", "cos-redis-app")]
+    world.objects[Ref("Secret", "backup")] = {**copy, "metadata": {**copy["metadata"], "name": "backup"}}
+    assert writes(world.decide()) == 0
+
+
+def test_a_blocked_component_that_runs_is_available() -> None:
+    world = ready_world()
+    world.spec = {"redis": {"authSecretRef": {"name": "missing"}}}
+    world.step()
+    assert world.condition("Stalled")["status"] == "True"
+    assert world.condition("Available")["status"] == "True"
+
+
+def test_a_start_without_an_end_is_told_with_what_kubernetes_says() -> None:
+    world = ready_world()
+    world.unready.add("redis")
+    world.warnings[Ref("Pod", "cos-redis-0")] = WarningEvent("FailedAttachVolume", "Multi-Attach error")
+    world.settle()
+    world.step()
+    assert world.row("redis")["message"] == "pod cos-redis-0 is not ready yet: Multi-Attach error"
+    world.now += timedelta(seconds=601)
+    for _ in range(2):
+        world.step()
+        assert world.row("redis")["reason"] == "NotStarting"
+        assert world.condition("Stalled")["status"] == "True"
+    world.unready.clear()
+    world.settle()
+    world.step()
+    assert world.condition("Ready")["status"] == "True"
+
+
+def test_a_pod_that_does_not_end_is_told_with_its_node() -> None:
+    world = ready_world()
+    pod = world.objects[Ref("Pod", "cos-redis-0")]
+    pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    pod["spec"]["nodeName"] = "node-7"
+    world.step()
+    assert "pod cos-redis-0 on node-7 is to end by" in world.row("redis")["message"]
+
+
+def test_an_evicted_pod_of_a_deployment_keeps_nobody_unready() -> None:
+    world = ready_world({"traefik": {}})
+    pod = world.objects[Ref("Pod", "cos-traefik-0")]
+    evicted = {
+        **pod,
+        "metadata": {**pod["metadata"], "name": "cos-traefik-old", "annotations": {}, "uid": "old"},
+    }
+    world.objects[Ref("Pod", "cos-traefik-old")] = {
+        **evicted,
+        "status": {"phase": "Failed", "conditions": []},
+    }
+    decided = world.step()
+    assert writes(decided) == 0
+    assert world.condition("Ready")["status"] == "True"
+
+
+def test_a_rolling_change_that_cannot_go_on_is_told_while_the_old_pod_serves() -> None:
+    world = ready_world({"traefik": {}})
+    pod = world.objects[Ref("Pod", "cos-traefik-0")]
+    waiting_status = waiting("ImagePullBackOff", "no such tag")
+    surge = {**pod, "metadata": {**pod["metadata"], "name": "cos-traefik-new", "uid": "new"}}
+    world.objects[Ref("Pod", "cos-traefik-new")] = {**surge, "status": {**waiting_status, "conditions": []}}
+    world.step()
+    assert world.row("traefik")["reason"] == "ImagePullFailed"
+    assert world.condition("Available")["status"] == "True"

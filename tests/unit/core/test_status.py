@@ -40,12 +40,13 @@ def test_a_stored_spec_that_breaks_a_newer_rule_is_refused_by_field() -> None:
         parse_stack(raw({"redis": {"maxClients": 0}}, status=world.status))
     status = refused_status(caught.value.stack, Reason.INVALID_SPEC, str(caught.value), world.now)
     assert conditions(status) == {
-        "Available": ("True", "Serving"),
+        "Available": ("Unknown", "InvalidSpec"),
         "Ready": ("False", "InvalidSpec"),
         "Reconciling": ("False", "InvalidSpec"),
         "Stalled": ("True", "InvalidSpec"),
     }
-    assert [row.name for row in status.components] == ["redis"], "the rows of the last good look stay"
+    assert [(row.name, row.ready) for row in status.components] == [("redis", False)], "nobody looks any more"
+    assert status.summary is None
     assert status.observed_generation == 3
 
 

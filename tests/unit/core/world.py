@@ -12,7 +12,7 @@ from typing import Any
 from cos_controllers.api.stack import CosStack
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import LABEL_STACK_COMPONENT
-from cos_controllers.observation import CheckResult, Outcome, Ref, Snapshot, ref_of
+from cos_controllers.observation import CheckResult, Outcome, Ref, Snapshot, WarningEvent, ref_of
 from cos_controllers.parsing import parse_stack
 from cos_controllers.plan import Apply, Delete, Plan, plan
 
@@ -35,7 +35,7 @@ class World:
     references: dict[str, Manifest] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     unready: set[str] = field(default_factory=set)
-    warnings: dict[Ref, str] = field(default_factory=dict)
+    warnings: dict[Ref, WarningEvent] = field(default_factory=dict)
     now: datetime = START
     generation: int = 1
     uid: str = "stack-uid"
@@ -118,7 +118,10 @@ class World:
         for ref, pod in list(self.objects.items()):
             if ref.kind == "Pod":
                 owner = pod["metadata"]["ownerReferences"][0]
-                if Ref(owner["kind"], owner["name"]) not in self.objects:
+                gone = Ref("StatefulSet", owner["name"]) not in self.objects
+                if owner["kind"] == "ReplicaSet":
+                    gone = Ref("Deployment", owner["name"].rpartition("-")[0]) not in self.objects
+                if gone:
                     del self.objects[ref]
                     continue
                 component = pod["metadata"]["labels"][LABEL_STACK_COMPONENT]
@@ -133,6 +136,8 @@ class World:
             live = None
         if live is None:
             owner = {"kind": workload["kind"], "name": workload["metadata"]["name"], "controller": True}
+            if workload["kind"] == "Deployment":
+                owner = {"kind": "ReplicaSet", "name": f"{owner['name']}-5d4f", "controller": True}
             self.objects[ref] = {
                 "apiVersion": "v1",
                 "kind": "Pod",

@@ -21,7 +21,7 @@ def test_defaults_serve_the_whole_cluster() -> None:
     assert loaded.namespaces == ()
     assert loaded.leader_elect
     assert (loaded.lease_name, loaded.http_port, loaded.workers) == ("cos-operator", 8080, 4)
-    assert (loaded.resync_seconds, loaded.check_seconds, loaded.reconcile_timeout_seconds) == (600, 30, 60)
+    assert (loaded.resync_seconds, loaded.reconcile_timeout_seconds) == (600, 60)
     assert (loaded.log_level, loaded.log_format) == (LogLevel.INFO, LogFormat.JSON)
 
 
@@ -67,8 +67,8 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_variable(
 
 def test_every_wrong_value_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COS_WORKERS", "0")
-    monkeypatch.setenv("COS_CHECK_SECONDS", "-1")
-    with pytest.raises(SettingsError, match=r"COS_WORKERS: .*; COS_CHECK_SECONDS: "):
+    monkeypatch.setenv("COS_RESYNC_SECONDS", "-1")
+    with pytest.raises(SettingsError, match=r"COS_WORKERS: .*; COS_RESYNC_SECONDS: "):
         OperatorSettings.load()
 
 

@@ -145,9 +145,15 @@ def elasticsearch_yml(name: str, spec: ElasticsearchSpec, *, data: str, snapshot
 
 @lru_cache(maxsize=256)
 def password_hash(login: Login) -> str:
-    """``{PBKDF2}`` as the file realm reads it: PBKDF2 with HMAC-SHA-512; the same login gives the same hash."""
+    """The hash for the file realm; the same login gives the same salt and hash."""
     password = login.password.encode()
-    salt = hmac.new(password, f"elasticsearch/{login.username}".encode(), hashlib.sha256).digest()
+    return pbkdf2(
+        password, hmac.new(password, f"elasticsearch/{login.username}".encode(), hashlib.sha256).digest()
+    )
+
+
+def pbkdf2(password: bytes, salt: bytes) -> str:
+    """PBKDF2 with HMAC-SHA-512, written as ``elasticsearch-users`` writes it. The salt has 32 bytes."""
     key = hashlib.pbkdf2_hmac("sha512", password, salt, PBKDF2_ITERATIONS, PBKDF2_BYTES)
     return f"{{PBKDF2}}{PBKDF2_ITERATIONS}${base64.b64encode(salt).decode()}${base64.b64encode(key).decode()}"
 

@@ -176,17 +176,21 @@ def neo4j_conf(host: str, spec: Neo4jSpec, *, config_dir: str) -> str:
 
 @lru_cache(maxsize=256)
 def initial_user(login: Login) -> str:
-    """The file auth.ini, as ``neo4j-admin dbms set-initial-password`` writes it.
+    """The file auth.ini; the same login gives the same salt and hash.
 
-    Written by the operator, neither a process argument nor a file in the pod holds the password. The same login
-    gives the same salt and hash.
+    Because the operator writes it, neither a process argument nor a file in the pod holds the password.
     """
     password = login.password.encode()
     salt = hmac.new(password, f"neo4j/{login.username}".encode(), hashlib.sha256).digest()
+    return lines([f"{login.username}:{salted_hash(password, salt)}:"])
+
+
+def salted_hash(password: bytes, salt: bytes) -> str:
+    """SHA-256 iterated, written as ``neo4j-admin dbms set-initial-password`` writes it. The salt has 32 bytes."""
     digest = salt + password
     for _ in range(HASH_ITERATIONS):
         digest = hashlib.sha256(digest).digest()
-    return lines([f"{login.username}:SHA-256,{digest.hex()},{salt.hex()},{HASH_ITERATIONS}:"])
+    return f"SHA-256,{digest.hex()},{salt.hex()},{HASH_ITERATIONS}"
 
 
 def probe_authorization(probe: Login) -> str:
