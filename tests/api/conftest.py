@@ -7,7 +7,7 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -22,6 +22,9 @@ CRDS = Path(__file__).parents[2] / "crds"
 #: Runs kubectl with the administrator's rights: ``kubectl(*arguments, stdin="")`` returns its output.
 Kubectl = Callable[..., str]
 
+#: The testbed of these tests; the end-to-end tests have others.
+INSTANCE = 7
+
 
 def _run(*command: str, stdin: str = "", seconds: float = 60) -> str:
     """Output of a command; its standard error is the test's. Raises if it fails or takes too long."""
@@ -32,13 +35,21 @@ def _run(*command: str, stdin: str = "", seconds: float = 60) -> str:
 
 
 @pytest.fixture(scope="session")
-def apiserver() -> str:
+def apiserver() -> Iterator[str]:
     """Path of the administrator's kubeconfig (JSON) for a running API server that serves our CRDs.
 
-    The testbed's first start builds Kubernetes, which takes minutes; later ones take under a second.
+    A testbed of its own, without nodes: no operator but the tests' writes there. Its first start builds Kubernetes,
+    which takes minutes; later ones take seconds.
     """
-    testbed = partial(_run, sys.executable, "-m", "cos_testbed")
+    testbed = partial(_run, sys.executable, "-m", "cos_testbed", f"--instance={INSTANCE}")
     testbed("up", "--control-plane-only", seconds=1800)
+    try:
+        yield _serve_definitions(testbed)
+    finally:
+        testbed("clean")
+
+
+def _serve_definitions(testbed: Callable[..., str]) -> str:
     kubeconfig = testbed("kubeconfig")
     kubectl = partial(_run, testbed("path", "kubectl", seconds=1800), "--kubeconfig", kubeconfig)
     kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRDS))

@@ -181,13 +181,21 @@ async def test_what_the_api_server_refuses_is_said(kube: Kube, namespace: str) -
     key = await create(kube, namespace, {"redis": {"scheduling": NOWHERE}})
     reconcile = Reconciler(kube, NO_CLIENTS)
     await reconcile(key)
-    spec = {"redis": {"scheduling": NOWHERE, "storage": {"size": "1Gi", "storageClassName": "another"}}}
+    spec = {"redis": {"scheduling": NOWHERE, "podMetadata": {"labels": {"not a label": "x"}}}}
     await edit(kube, key, spec)
     await reconcile(key)
     status = await status_of(kube, key)
     stalled = next(item for item in status["conditions"] if item["type"] == "Stalled")
     assert (stalled["status"], stalled["reason"]) == ("True", "ApplyRefused")
-    assert "PersistentVolumeClaim cos-redis-data-0" in stalled["message"]
+    assert "StatefulSet cos-redis" in stalled["message"]
+    assert "not a label" in stalled["message"]
+    events = await kube.list("Event", namespace, field_selector="type=Warning")
+    assert [event["reason"] for event in events if event["involvedObject"]["kind"] == "CosStack"] == [
+        "ApplyRefused"
+    ]
+    await reconcile(key)
+    again = await kube.list("Event", namespace, field_selector="type=Warning")
+    assert len(again) == len(events), "an Event is for what turns"
 
 
 async def test_deletion_policy_moves_the_ownership_of_data(kube: Kube, namespace: str) -> None:
