@@ -121,7 +121,8 @@ def wait_ready(kubectl: str, progress: Progress) -> dict[str, Any]:
 
 def summary(stack: dict[str, Any], kubectl: str, kubeconfig: str, seconds: float) -> None:
     """How to reach each service, and where its credentials are."""
-    out = Console(highlight=False)
+    # Wide enough for every row; a terminal that is narrower breaks lines, and nothing is cut off.
+    out = Console(highlight=False, width=140, soft_wrap=True)
     services = json.loads(tool(kubectl, "get", "services", "-n", NAMESPACE, "-o", "json"))["items"]
     addresses = {item["metadata"]["name"]: item["spec"]["clusterIP"] for item in services}
     table = Table("service", "in the cluster", "from this machine", "credentials", box=None, pad_edge=False)

@@ -323,10 +323,10 @@ def _operator_writes() -> list[str]:
     return [
         f"{event['verb']} {event['requestURI']}"
         for event in audit_events()
-        if event["user"]["username"] == user
+        if event["user"].get("username") == user
         and event["stage"] == "ResponseComplete"
         and event["verb"] not in {"get", "list", "watch"}
-        and event["objectRef"].get("resource") != "leases"
+        and event.get("objectRef", {}).get("resource") != "leases"
     ]
 
 

@@ -21,11 +21,12 @@ WAIT_SECONDS = PROVISION_SECONDS * 0.75
 POLL_SECONDS = 0.5
 
 
-def _client(target: CheckTarget, login: Login, seconds: float) -> AsyncElasticsearch:
+def _client(target: CheckTarget, login: Login) -> AsyncElasticsearch:
+    """A client that tries once; the caller bounds the time."""
     return AsyncElasticsearch(
         [{"scheme": "http", "host": target.host, "port": target.port}],
         basic_auth=(login.username, login.password),
-        request_timeout=seconds,
+        request_timeout=PROVISION_SECONDS,
         max_retries=0,
         retry_on_timeout=False,
     )
@@ -76,7 +77,7 @@ class ElasticsearchClient:
         try:
             async with (
                 asyncio.timeout(CHECK_SECONDS),
-                _client(target, target.credentials.app, CHECK_SECONDS) as client,
+                _client(target, target.credentials.app) as client,
             ):
                 health = await client.cluster.health(local=True)
                 state = await client.cluster.state(metric="blocks", local=True, filter_path="blocks")
@@ -93,7 +94,7 @@ class ElasticsearchClient:
         assert target.credentials  # noqa: S101 - Elasticsearch has accounts
         login, said = target.credentials.app, ""
         try:
-            async with asyncio.timeout(WAIT_SECONDS), _client(target, login, WAIT_SECONDS) as client:
+            async with asyncio.timeout(WAIT_SECONDS), _client(target, login) as client:
                 while True:
                     try:
                         await client.cluster.health(local=True)

@@ -100,7 +100,8 @@ body='{"statements":[{"statement":"RETURN 1"}]}'
 exec 3<>/dev/tcp/127.0.0.1/7474 || exit $unanswered
 printf '%s\r\n' 'POST /db/neo4j/tx/commit HTTP/1.1' 'Host: localhost' 'Connection: close' \
   "Authorization: Basic $(</etc/cos/files/probe-authorization)" 'Content-Type: application/json' \
-  "Content-Length: ${#body}" '' "$body" >&3 2>/dev/null
+  "Content-Length: ${#body}" '' >&3 2>/dev/null
+printf %s "$body" >&3 2>/dev/null
 while IFS= read -r -t "$2" line <&3 || [ -n "$line" ]; do
   unanswered=0
   case $line in *"needs to be restarted"*) printf '%.300s\n' "$line"; exit 1 ;; esac
