@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from cos_controllers.k8s import Manifest
+from cos_operator import metrics
 from cos_operator.engines.base import EngineClient
 from cos_operator.kube import CHILD_KINDS, Kube
 from cos_operator.reconcile import Key, Reconciler
@@ -18,6 +19,14 @@ from cos_operator.reconcile import Key, Reconciler
 #: Nothing is due to be asked: no pod ever becomes ready here.
 NO_CLIENTS: Mapping[str, EngineClient] = {}
 NOWHERE = {"nodeSelector": {"no-such-label": "none"}}
+
+
+@pytest.fixture(autouse=True)
+def _own_series() -> Iterator[None]:
+    """The registry is the process's: the series of these stacks go with the test."""
+    yield
+    for key in metrics.stacks():
+        metrics.remove_stack(*key)
 
 
 def full_spec() -> dict[str, Any]:

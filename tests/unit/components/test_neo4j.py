@@ -181,6 +181,35 @@ def test_the_server_is_started_by_its_own_command_line(tmp_path: Path) -> None:
     assert (tmp_path / "data/dbms/auth.ini").readlink() == tmp_path / "etc/cos/files/auth.ini"
 
 
+@pytest.mark.parametrize(
+    ("found", "left"),
+    [
+        ([], ["first-start"]),
+        (["databases", "transactions", "first-start"], ["first-start"]),  # cut off: nothing was served
+        (["databases", "transactions"], ["databases", "transactions"]),
+        (["databases"], ["databases"]),  # logs were lost, and the store is still not ours to delete
+    ],
+    ids=["new", "first-start-cut-off", "served", "logs-lost"],
+)
+def test_only_a_start_that_never_served_begins_anew(
+    tmp_path: Path, found: list[str], left: list[str]
+) -> None:
+    script = START_SCRIPT
+    for path in ("/tmp/", "/data/", "/etc/cos/"):  # noqa: S108
+        script = script.replace(path, f"{tmp_path}{path}")
+    for name in ("bin", "data"):
+        (tmp_path / name).mkdir()
+    for name in ("neo4j", "tini"):
+        (tmp_path / "bin" / name).write_text("#!/bin/sh\necho server\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    for name in found:
+        (tmp_path / "data" / name).mkdir() if name != "first-start" else (tmp_path / "data" / name).touch()
+    environment = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    subprocess.run(["bash", "-c", script], env=environment, capture_output=True, check=True)
+    made = {"dbms", "import", "dumps"}
+    assert sorted({path.name for path in (tmp_path / "data").iterdir()} - made) == left
+
+
 def test_a_configuration_that_is_refused_ends_the_start(tmp_path: Path) -> None:
     (tmp_path / "neo4j").write_text("#!/bin/sh\necho 'unrecognized setting' >&2\nexit 1\n")
     (tmp_path / "neo4j").chmod(0o755)
@@ -249,6 +278,7 @@ def probe(tmp_path: Path, bolt: int, http: int, mode: str, wait: str = "0.5") ->
     (tmp_path / "authorization").write_text("dXNlcjpwYXNz")
     script = (
         PROBE_SCRIPT.replace("/etc/cos/files/probe-authorization", str(tmp_path / "authorization"))
+        .replace("/data/", f"{tmp_path}/")
         .replace("127.0.0.1/7687", f"127.0.0.1/{bolt}")
         .replace("127.0.0.1/7474", f"127.0.0.1/{http}")
     )
@@ -279,6 +309,20 @@ def test_probes(tmp_path: Path, bolt: bytes | None, http: bytes | None, passed: 
         assert b"Authorization: Basic dXNlcjpwYXNz" in head
         assert f"Content-Length: {len(body)}".encode() in head
         assert json.loads(body) == {"statements": [{"statement": "RETURN 1"}]}
+
+
+def test_the_first_start_is_over_when_the_server_has_answered(tmp_path: Path) -> None:
+    marker = tmp_path / "first-start"
+    marker.touch()
+    with server(BOLT) as (bolt_port, _), server(SERVES) as (http_port, _):
+        for mode in ("ready", "alive"):
+            assert probe(tmp_path, bolt_port, http_port, mode) == 0
+            assert marker.exists()
+        with server(None) as (silent_port, _):
+            assert probe(tmp_path, bolt_port, silent_port, "started") != 0
+            assert marker.exists()
+        assert probe(tmp_path, bolt_port, http_port, "started") == 0
+    assert not marker.exists()
 
 
 def test_nobody_listens(tmp_path: Path) -> None:

@@ -72,10 +72,15 @@ LOGS_XML = """\
 # `neo4j console --dry-run` prints the server's command line for this configuration (`set -f` keeps its `*`); run by
 # exec, no launcher JVM stays. It refuses to while a pid file is there, which a killed server leaves behind.
 # auth.ini is the initial user, read while there is none; the link keeps the hash out of the volume.
+# A first start that is cut off between the making of a store and of its transaction log can never be resumed
+# ("Transaction logs are missing"): as long as nothing was served, which the start-up probe tells, the next start
+# begins anew.
 START_SCRIPT = """\
 set -euf
 mkdir -p /tmp/logs /tmp/run /data/dbms /data/import /data/dumps
 rm -f /tmp/run/neo4j.pid
+[ -e /data/databases ] || : > /data/first-start
+[ ! -e /data/first-start ] || rm -rf /data/databases /data/transactions
 ln -sf /etc/cos/files/auth.ini /data/dbms/auth.ini
 command=$(neo4j console --dry-run)
 exec tini -g -- $command
@@ -106,6 +111,10 @@ while IFS= read -r -t "$2" line <&3 || [ -n "$line" ]; do
   unanswered=0
   case $line in *"needs to be restarted"*) printf '%.300s\n' "$line"; exit 1 ;; esac
 done
+# On disk before anything is served: a file that came back after a power loss would delete what was.
+if [ "$1" = started ] && [ $unanswered = 0 ] && [ -e /data/first-start ]; then
+  rm -f /data/first-start && sync /data || exit 1
+fi
 exit $unanswered
 """
 
