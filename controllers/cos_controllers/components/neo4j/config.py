@@ -113,7 +113,7 @@ while IFS= read -r -t "$2" line <&3 || [ -n "$line" ]; do
 done
 # On disk before anything is served: a file that came back after a power loss would delete what was.
 if [ "$1" = started ] && [ $unanswered = 0 ] && [ -e /data/first-start ]; then
-  rm -f /data/first-start && sync /data || exit 1
+  rm -f /data/first-start && sync /data/ || exit 1
 fi
 exit $unanswered
 """
