@@ -94,22 +94,32 @@ class Plan:
     requeue_after: float = WHEN_READY
 
 
+class Questions(NamedTuple):
+    """What to observe besides objects.
+
+    `targets`: the engines to ask, those with a ready pod and an address. `warnings`: whether warning Events can
+    tell more, which they can while a component has no ready pod.
+    """
+
+    targets: tuple[CheckTarget, ...]
+    warnings: bool
+
+
 def wanted_refs(stack: CosStack, snapshot: Snapshot) -> frozenset[Ref]:
     """Every object that the stack needs, by the names that a foreign object may hold."""
     return frozenset(ref_of(obj) for obj in resolve(stack, snapshot).objects())
 
 
-def check_targets(stack: CosStack, snapshot: Snapshot) -> tuple[CheckTarget, ...]:
-    """The engines to ask now: those with a ready pod and an address."""
-    targets = (_target(wanted, snapshot) for wanted in resolve(stack, snapshot).components)
-    return tuple(target for target in targets if target)
-
-
-def wants_warnings(stack: CosStack, snapshot: Snapshot) -> bool:
-    """Whether warning Events can tell more: while a component has no ready pod."""
-    return any(
-        wanted.instance and not any(is_pod_ready(pod) for pod in pods_of(wanted, snapshot))
-        for wanted in resolve(stack, snapshot).components
+def questions(stack: CosStack, snapshot: Snapshot) -> Questions:
+    """What more is to be observed, once the objects are known."""
+    components = resolve(stack, snapshot).components
+    targets = (_target(wanted, snapshot) for wanted in components)
+    return Questions(
+        targets=tuple(target for target in targets if target),
+        warnings=any(
+            wanted.instance and not any(is_pod_ready(pod) for pod in pods_of(wanted, snapshot))
+            for wanted in components
+        ),
     )
 
 

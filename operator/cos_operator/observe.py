@@ -13,7 +13,7 @@ from cos_controllers.api.stack import CosStack
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import stack_selector
 from cos_controllers.observation import CheckResult, CheckTarget, Outcome, Ref, Snapshot, WarningEvent, ref_of
-from cos_controllers.plan import check_targets, wanted_refs, wants_warnings
+from cos_controllers.plan import questions, wanted_refs
 from cos_controllers.resolve import references
 from cos_operator.engines.base import CHECK_SECONDS, EngineClient
 from cos_operator.kube import CHILD_KINDS, Kube
@@ -31,8 +31,9 @@ async def observe(kube: Kube, stack: CosStack, clients: Mapping[str, EngineClien
     missing = wanted_refs(stack, snapshot) - set(objects)
     foreign = await _by_name(kube, stack.metadata.namespace, missing)
     snapshot = replace(snapshot, objects={**objects, **foreign})
-    warnings = await _warnings(kube, stack, snapshot.objects) if wants_warnings(stack, snapshot) else {}
-    checks = await _ask(check_targets(stack, snapshot), clients)
+    asked = questions(stack, snapshot)
+    warnings = await _warnings(kube, stack, snapshot.objects) if asked.warnings else {}
+    checks = await _ask(asked.targets, clients)
     return replace(snapshot, warnings=warnings, checks=checks)
 
 
