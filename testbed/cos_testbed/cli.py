@@ -44,11 +44,16 @@ def up(
     control_plane_only: Annotated[
         bool, typer.Option("--control-plane-only", help="Only the API: etcd, API server, controller manager.")
     ] = False,
+    kwok_nodes: Annotated[
+        int, typer.Option(min=0, help="Beside only a control plane: nodes that play their pods, by kwok.")
+    ] = 0,
 ) -> None:
     """Bring up the testbed; does nothing if it runs, repairs what does not."""
     instance = _instance()
     progress = Progress()
-    lifecycle.up(instance, progress, nodes=nodes, control_plane_only=control_plane_only)
+    lifecycle.up(
+        instance, progress, nodes=nodes, control_plane_only=control_plane_only, kwok_nodes=kwok_nodes
+    )
     progress.info(f"Ready. export KUBECONFIG={instance.kubeconfig}")
 
 

@@ -16,7 +16,18 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from cos_testbed import addons, controlplane, dns, images_infra, network, node, prereqs, registry, sysctls
+from cos_testbed import (
+    addons,
+    controlplane,
+    dns,
+    images_infra,
+    kwok,
+    network,
+    node,
+    prereqs,
+    registry,
+    sysctls,
+)
 from cos_testbed.api import Api
 from cos_testbed.build import bin_dir, cache_dir, ensure_modules
 from cos_testbed.cgroups import unescape_mount
@@ -29,7 +40,8 @@ from cos_testbed.progress import Progress
 from cos_testbed.supervise import Supervisor
 
 CONTROL_PLANE_MODULES = tuple(m for m in GO_MODULES if m.name in ("kubernetes", "etcd"))
-CLUSTER_MODULES = tuple(m for m in GO_MODULES if m.name not in ("helm", "traefik"))
+KWOK_MODULES = (*CONTROL_PLANE_MODULES, PROGRAMS[kwok.NAME])
+CLUSTER_MODULES = tuple(m for m in GO_MODULES if m.name not in ("helm", "traefik", kwok.NAME))
 # In the order in which `down` stops them, after the nodes.
 CONTROL_PLANE_DAEMONS = ("kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd", "registry")
 
@@ -39,12 +51,26 @@ CONTAINER_GRACE_SECONDS = 8.0
 KUBELET_LOG_LINKS = Path("/var/log/containers")
 
 
-def up(instance: Instance, progress: Progress, *, nodes: int | None, control_plane_only: bool) -> None:
+def up(
+    instance: Instance,
+    progress: Progress,
+    *,
+    nodes: int | None,
+    control_plane_only: bool,
+    kwok_nodes: int = 0,
+) -> None:
     """Bring up the control plane and, unless only that is wanted, the nodes, the registry and the add-ons.
 
     `nodes` None means as many as before, or one. Nodes that run stay when only the control plane is asked for.
+    `kwok_nodes`: so many nodes that run nothing, and a scheduler; for a control plane without real nodes.
     """
+    if kwok_nodes and not (control_plane_only and 0 < kwok_nodes <= kwok.MAX_NODES):
+        raise PrerequisiteError(
+            f"--kwok-nodes takes 1 to {kwok.MAX_NODES} and stands beside --control-plane-only: "
+            "pods of real nodes would land on them"
+        )
     modules = CONTROL_PLANE_MODULES if control_plane_only else CLUSTER_MODULES
+    modules = KWOK_MODULES if kwok_nodes else modules
     tools = prereqs.CONTROL_PLANE_TOOLS if control_plane_only else prereqs.NODE_TOOLS
     prereqs.check(modules, tools, containers=not control_plane_only)
     count = node_count(instance, nodes)
@@ -61,7 +87,11 @@ def up(instance: Instance, progress: Progress, *, nodes: int | None, control_pla
         supervisor = Supervisor(instance)
         with progress.step("Control plane"):
             network.ensure_bridge(instance)
-            controlplane.start(instance, supervisor, programs, scheduler=not control_plane_only)
+            scheduler = bool(kwok_nodes) or not control_plane_only
+            controlplane.start(instance, supervisor, programs, scheduler=scheduler)
+        if kwok_nodes:
+            with progress.step(f"{kwok_nodes} nodes of kwok"):
+                kwok.start(instance, supervisor, programs, kwok_nodes)
         if control_plane_only:
             return
         with progress.step("Registry"):
@@ -87,7 +117,7 @@ def down(instance: Instance, progress: Progress) -> None:
         with progress.step("Stopping the nodes"):
             _stop_nodes(_known_nodes(instance), supervisor)
         with progress.step("Stopping the control plane"):
-            supervisor.stop_all(CONTROL_PLANE_DAEMONS)
+            supervisor.stop_all((kwok.NAME, *CONTROL_PLANE_DAEMONS))
             supervisor.stop_all(supervisor.names())
             # Whoever is left: shims, and daemons whose start was interrupted.
             supervisor.hierarchies.kill_all(instance.cgroup)

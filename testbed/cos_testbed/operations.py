@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cos_testbed import kwok
 from cos_testbed import node as nodes
 from cos_testbed.api import Api
 from cos_testbed.errors import TestbedError
@@ -33,6 +34,8 @@ def daemon_statuses(instance: Instance) -> list[DaemonStatus]:
     names = list(reversed(CONTROL_PLANE_DAEMONS))
     for member in instance.recorded_nodes:
         names.extend(nodes.daemon_names(member))
+    if kwok.NAME in supervisor.names():
+        names.append(kwok.NAME)
     found = []
     for name in names:
         running = supervisor.find(name)

@@ -47,6 +47,7 @@ LOCAL_PATH_PROVISIONER_VERSION = "v0.0.30"
 REGISTRY_VERSION = "v3.1.2"
 HELM_VERSION = "v4.3.1"
 TRAEFIK_VERSION = "v3.6.12"
+KWOK_VERSION = "v0.8.0"
 
 _K8S = "k8s.io/kubernetes"
 _CONTAINERD = "github.com/containerd/containerd/v2"
@@ -57,6 +58,7 @@ _REGISTRY = "github.com/distribution/distribution/v3"
 _HELM = "helm.sh/helm/v4"
 _TRAEFIK = "github.com/traefik/traefik/v3"
 _ETCD = "go.etcd.io/etcd/server/v3"
+_KWOK = "sigs.k8s.io/kwok"
 
 GO_MODULES: tuple[GoModule, ...] = (
     GoModule(
@@ -130,6 +132,7 @@ GO_MODULES: tuple[GoModule, ...] = (
         {"traefik": f"{_TRAEFIK}/cmd/traefik"},
         stamps=((f"{_TRAEFIK}/pkg/version.Version", TRAEFIK_VERSION.removeprefix("v")),),
     ),
+    GoModule("kwok", _KWOK, KWOK_VERSION, {"kwok": f"{_KWOK}/cmd/kwok"}),
 )
 
 PROGRAMS: dict[str, GoModule] = {program: module for module in GO_MODULES for program in module.programs}
