@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Mapping
 from importlib.metadata import version
 
 import structlog
 
 from cos_operator import metrics
+from cos_operator.engines.base import EngineClient
 from cos_operator.engines.registry import CLIENTS
 from cos_operator.kube import Kube, KubeError
 from cos_operator.lease import Elector
@@ -36,11 +38,18 @@ async def run(settings: OperatorSettings) -> None:
 
 
 class Operator:
-    """The parts of one process, and how they hold together."""
+    """The parts of one process, and how they hold together. `clients`: of each engine, by its name."""
 
-    def __init__(self, settings: OperatorSettings, kube: Kube, lease_kube: Kube) -> None:
+    def __init__(
+        self,
+        settings: OperatorSettings,
+        kube: Kube,
+        lease_kube: Kube,
+        clients: Mapping[str, EngineClient] = CLIENTS,
+    ) -> None:
         self._settings = settings
         self._kube = kube
+        self._clients = clients
         self._queue: WorkQueue[Key] = WorkQueue()
         self._resync_now = asyncio.Event()
         self._elector = Elector(lease_kube, settings.home_namespace(), settings.lease_name, settings.identity)
@@ -98,7 +107,9 @@ class Operator:
         """The leader's work: serve the queue and fill it with every stack there is, now and again."""
         self._resync_now.set()
         serve = self._queue.run(
-            Reconciler(self._kube, CLIENTS), self._settings.workers, self._settings.reconcile_timeout_seconds
+            Reconciler(self._kube, self._clients),
+            self._settings.workers,
+            self._settings.reconcile_timeout_seconds,
         )
         try:
             async with asyncio.TaskGroup() as group:
