@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +28,7 @@ from typing import Any, Literal, Self
 import aiohttp
 from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config.incluster_config import SERVICE_HOST_ENV_NAME, SERVICE_TOKEN_FILENAME
 
 from cos_controllers.k8s import Manifest
@@ -76,7 +78,8 @@ __all__ = [
 #: Seconds for a read. Large lists are paged, so that this is the time of one page.
 READ_TIMEOUT = 10.0
 #: Seconds for a write. Shorter than the lease's duration less its renew deadline, so that no write of a
-#: former leader is still on its way when the next one starts.
+#: former leader is still on its way when the next one starts: the limit of each stretch of the way, of this process
+#: from the check that it leads, of the kernel for what it has not delivered, of the API server from its arrival.
 WRITE_TIMEOUT = 4.0
 #: Connections to the API server; more requests than this wait for one (within their timeout).
 _MAX_CONNECTIONS = 32
@@ -115,6 +118,29 @@ class _Http:
     body: Manifest | None = field(default=None, repr=False)
     content_type: str = "application/json"
     accept: str = "application/json"
+
+
+class _RestClient(RESTClientObject):
+    """With connections that the kernel ends when what they sent stays unacknowledged for `seconds`.
+
+    Without it a cut network delivers a request minutes later, when it is mended, though nobody waits for it any more
+    and the process that sent it is frozen or gone.
+    """
+
+    def __init__(self, configuration: Configuration, seconds: float) -> None:
+        super().__init__(configuration)
+        self._unacknowledged_limit = round(1000 * seconds)
+
+    def _create_connector(self) -> aiohttp.TCPConnector:
+        return aiohttp.TCPConnector(
+            limit=self.maxsize, ssl=self.ssl_context, socket_factory=self._create_socket
+        )
+
+    def _create_socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        family, kind, protocol, *_ = address
+        created = socket.socket(family, kind, protocol)
+        created.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._unacknowledged_limit)
+        return created
 
 
 class Kube:
@@ -159,6 +185,7 @@ class Kube:
         configuration.client_session_kwargs = {"trust_env": False}
         try:
             self._api = ApiClient(configuration)
+            self._api.rest_client = _RestClient(configuration, self.write_timeout)
         except (OSError, ValueError) as error:
             raise CredentialsError(Request("use", "credentials"), str(error)) from error
         self._api.user_agent = f"{MANAGER}/{version('cos-operator')}"
@@ -315,20 +342,26 @@ class Kube:
             page = await self._call(request, _Http("GET", path, (*query, ("continue", token))))
 
     async def _write(self, request: Request, http: _Http) -> Manifest:
-        if self.write_guard is not None and request.kind != "Lease":
-            self.write_guard()
-        return await self._call(request, http)
+        limit = ("timeout", f"{self.write_timeout:g}s")
+        return await self._call(request, replace(http, query=(*http.query, limit)))
 
     async def _call(self, request: Request, http: _Http) -> Manifest:
         """One request, and another with freshly read credentials if they were refused."""
+        login = self._logged_in_at
         try:
-            return await self._send(request, http)
+            return await self._guarded(request, http)
         except Unauthorized:
-            if time.monotonic() - self._logged_in_at < _RELOGIN_INTERVAL:
-                raise
-        fresh = await self._load_configuration()
-        self._client.configuration.api_key = fresh.api_key
-        self._client.configuration.refresh_api_key_hook = fresh.refresh_api_key_hook
+            if login == self._logged_in_at:
+                if time.monotonic() - login < _RELOGIN_INTERVAL:
+                    raise
+                fresh = await self._load_configuration()
+                self._client.configuration.api_key = fresh.api_key
+                self._client.configuration.refresh_api_key_hook = fresh.refresh_api_key_hook
+        return await self._guarded(request, http)
+
+    async def _guarded(self, request: Request, http: _Http) -> Manifest:
+        if self.write_guard is not None and http.method != "GET" and request.kind != "Lease":
+            self.write_guard()
         return await self._send(request, http)
 
     async def _send(self, request: Request, http: _Http) -> Manifest:

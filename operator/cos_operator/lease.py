@@ -3,7 +3,8 @@
 No clock is compared between machines: a process that leads trusts its own monotonic clock for `renew_deadline`
 seconds from *before* the last renewal was sent; one that stands by takes over when it has seen the Lease unchanged
 for the Lease's duration. The first is shorter than the second by more than a write may take, so that the writes of
-two leaders never overlap, whatever hangs. `docs/adr/0004-watching-and-leading.md` says why this is our own.
+two leaders never overlap, whatever hangs. A process that was frozen meanwhile is ended by its fence before it can
+send what it had in hand. `docs/adr/0004-watching-and-leading.md` says why this is our own.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from typing import Protocol
 import structlog
 
 from cos_controllers.k8s import Manifest
-from cos_operator import metrics
 from cos_operator.kube_errors import Conflict, KubeError
 
 log = structlog.stdlib.get_logger(__name__)
@@ -50,7 +50,11 @@ class LeaseClient(Protocol):
 class Elector:
     """Competes for the Lease `namespace`/`name` as `identity`, which no other process may use.
 
-    Durations are seconds, `clock` is monotonic. Raises ValueError if they do not keep two leaders apart.
+    Durations are seconds, `clock` is monotonic. Raises ValueError if they do not keep two leaders apart. `fence` is
+    called with the seconds after which this process must have ended unless it is called again, and with None once
+    nothing of the leading work is left: see `fence.arm`.
+
+    `problem` tells a person why the Lease cannot be had or watched, "" if it can; `holder` who holds it.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class Elector:
         renew_deadline: float = 10.0,
         retry_period: float = 2.0,
         clock: Callable[[], float] = time.monotonic,
+        fence: Callable[[float | None], None] = lambda _: None,
     ) -> None:
         if not retry_period < renew_deadline < renew_deadline + kube.write_timeout < lease_duration:
             raise ValueError(
@@ -79,6 +84,9 @@ class Elector:
         self._renew_deadline = renew_deadline
         self._retry_period = retry_period
         self._clock = clock
+        self._fence = fence
+        self.problem = "the lease has not been read yet"
+        self.holder = ""
         self._deadline = float("-inf")
         self._held: Manifest | None = None
         self._observed: tuple[object, ...] = ()
@@ -121,9 +129,9 @@ class Elector:
                     if await self._try():
                         break
             except (KubeError, TimeoutError) as error:
-                self._report(f"the lease cannot be read or written: {str(error) or 'no answer'}")
+                self.problem = f"the lease cannot be read or written: {str(error) or 'no answer'}"
+                self._report(self.problem)
             await asyncio.sleep(self._retry_period)
-        metrics.LEADER.set(1)
         self._report("leading")
 
     async def _renew(self, work: asyncio.Future[object]) -> None:
@@ -150,9 +158,9 @@ class Elector:
         work.cancel()
         await asyncio.wait([work], timeout=_STOP_LIMIT)
         self._deadline = float("-inf")
-        metrics.LEADER.set(0)
         if not work.done():
             raise RuntimeError(f"the leading work did not stop within {_STOP_LIMIT:g} s")
+        self._fence(None)
         try:
             async with asyncio.timeout(_RELEASE_LIMIT):
                 await self._release()
@@ -184,9 +192,13 @@ class Elector:
             self._held = await self._kube.replace(self._lease(live, holder=self._identity))
         else:
             self._deadline = float("-inf")
-            self._report(f"standing by: {live['spec']['holderIdentity']} leads")
+            self.problem, self.holder = "", live["spec"]["holderIdentity"]
+            self._report(f"standing by: {self.holder} leads")
             return False
+        self.problem, self.holder = "", self._identity
         self._deadline = asked_at + self._renew_deadline
+        # The last write that the guard lets through has been answered or given up by then.
+        self._fence(self._deadline + self._kube.write_timeout - self._clock())
         return True
 
     def _may_take(self, live: Manifest) -> bool:

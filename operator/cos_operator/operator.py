@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 
 import structlog
 
-from cos_operator import metrics
+from cos_operator import fence, metrics
 from cos_operator.engines.base import EngineClient
 from cos_operator.engines.registry import CLIENTS
 from cos_operator.kube import Kube, KubeError
@@ -34,11 +34,14 @@ async def run(settings: OperatorSettings) -> None:
         # The lease has connections of its own: its renewal must not wait behind a hundred reads.
         Kube.connect(settings.kubeconfig, settings.context) as lease_kube,
     ):
-        await Operator(settings, kube, lease_kube).run()
+        await Operator(settings, kube, lease_kube, fence=fence.arm).run()
 
 
 class Operator:
-    """The parts of one process, and how they hold together. `clients`: of each engine, by its name."""
+    """The parts of one process, and how they hold together.
+
+    `clients`: of each engine, by its name. `fence`: see `Elector`.
+    """
 
     def __init__(
         self,
@@ -46,22 +49,31 @@ class Operator:
         kube: Kube,
         lease_kube: Kube,
         clients: Mapping[str, EngineClient] = CLIENTS,
+        *,
+        fence: Callable[[float | None], None] = lambda _: None,
     ) -> None:
         self._settings = settings
         self._kube = kube
         self._clients = clients
         self._queue: WorkQueue[Key] = WorkQueue()
         self._resync_now = asyncio.Event()
-        self._elector = Elector(lease_kube, settings.home_namespace(), settings.lease_name, settings.identity)
+        self._elector = Elector(
+            lease_kube, settings.home_namespace(), settings.lease_name, settings.identity, fence=fence
+        )
         self._watcher = Watcher(settings.namespaces, settings.kubeconfig, settings.context)
         self._health = HealthServer(
             settings.http_host,
             settings.http_port,
             live={"process": self._is_alive},
-            ready={"api": self._api_answers, "watches": self._watches_are_fresh},
+            ready={
+                "api": self._api_answers,
+                "watches": self._watches_are_fresh,
+                "leadership": self._leadership_is_settled,
+            },
             leader=lambda: self._leading,
         )
         metrics.QUEUE_DEPTH.set_function(lambda: self._queue.depth)
+        metrics.LEADER.set_function(lambda: self._leading)
 
     @property
     def _leading(self) -> bool:
@@ -148,7 +160,9 @@ class Operator:
         return True
 
     def _hint(self, _kind: str, namespace: str, stack: str) -> None:
-        self._queue.add(Key(namespace, stack))
+        # Who begins to lead looks at every stack, so a standby needs to remember none.
+        if self._leading:
+            self._queue.add(Key(namespace, stack))
 
     async def _is_alive(self) -> Verdict:
         if self._elector.is_leader and not self._queue.running:
@@ -158,6 +172,13 @@ class Operator:
     async def _api_answers(self) -> Verdict:
         await self._kube.ping()
         return Verdict(ok=True, message="the API server is ready")
+
+    async def _leadership_is_settled(self) -> Verdict:
+        """A standby is ready. A process that could not lead if it had to is not."""
+        if self._leading:
+            return Verdict(ok=True, message="this process leads")
+        problem = self._elector.problem
+        return Verdict(ok=not problem, message=problem or f"standing by: {self._elector.holder} leads")
 
     async def _watches_are_fresh(self) -> Verdict:
         problem = self._watcher.problem()

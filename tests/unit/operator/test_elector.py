@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import pytest
 
-from cos_operator import metrics
 from cos_operator.kube_errors import AlreadyExists, Conflict, Request, Unavailable
 from cos_operator.lease import Elector, NotLeader
 
@@ -364,7 +363,7 @@ def test_run_ends_with_the_work_and_hands_the_lease_back(virtual_time: VirtualTi
         elector = Elector(Client(server), "ns", "cos-operator", "first", clock=clock)
 
         async def work() -> None:
-            assert metrics.REGISTRY.get_sample_value("cos_operator_leader") == 1
+            assert elector.is_leader
             await asyncio.sleep(30)
             if outcome == "raises":
                 raise KeyError("bug")
@@ -376,7 +375,67 @@ def test_run_ends_with_the_work_and_hands_the_lease_back(virtual_time: VirtualTi
             await elector.run(work)
         assert server.lease is not None
         assert "holderIdentity" not in server.lease["spec"]
-        assert metrics.REGISTRY.get_sample_value("cos_operator_leader") == 0
+        assert not elector.is_leader
+
+    virtual_time(main)
+
+
+def test_the_fence_falls_before_another_may_lead_and_is_taken_away_with_the_work(
+    virtual_time: VirtualTime,
+) -> None:
+    async def main() -> None:
+        server = LeaseServer()
+        loop = asyncio.get_running_loop()
+        falls: list[float] = []
+        client = Client(server)
+        client.way_there = client.way_back = 0.3
+
+        def fence(seconds: float | None) -> None:
+            falls.append(float("inf") if seconds is None else loop.time() + seconds)
+            if seconds is not None:
+                assert falls[-1] == pytest.approx(elector._deadline + client.write_timeout)
+
+        elector = Elector(client, "ns", "cos-operator", "first", clock=loop.time, fence=fence)
+        task = asyncio.create_task(elector.run(asyncio.Event().wait))
+        await asyncio.sleep(60)
+        assert len(falls) > 20, "each renewal moves it on"
+        assert falls == sorted(falls)
+        cut = loop.time()
+        assert falls[-1] < cut + 15 - client.way_there, "another waits that long from the last renewal on"
+        client.fault = "hang"
+        await asyncio.sleep(20)
+        assert not elector.is_leader
+        assert falls[-1] == float("inf"), "whoever stands by has nothing in hand"
+        assert len(falls) == len(set(falls))
+        client.fault = ""
+        await asyncio.sleep(20)
+        assert falls[-1] < float("inf")
+        task.cancel()
+        await asyncio.wait([task])
+        assert falls[-1] == float("inf")
+
+    virtual_time(main)
+
+
+def test_what_a_person_is_told(virtual_time: VirtualTime) -> None:
+    async def main() -> None:
+        server = LeaseServer()
+        first = Process(server, "first")
+        assert first.elector.problem == "the lease has not been read yet"
+        await asyncio.sleep(1)
+        second = Process(server, "second")
+        await asyncio.sleep(1)
+        assert (first.elector.problem, first.elector.holder) == ("", "first")
+        assert (second.elector.problem, second.elector.holder) == ("", "first")
+        second.client.fault = "refused"
+        await asyncio.sleep(5)
+        assert "the lease cannot be read or written" in second.elector.problem
+        assert "connection refused" in second.elector.problem
+        second.client.fault = ""
+        await asyncio.sleep(5)
+        assert second.elector.problem == ""
+        await first.stop()
+        await second.stop()
 
     virtual_time(main)
 

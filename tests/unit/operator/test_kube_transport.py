@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -16,6 +19,7 @@ from aiohttp.test_utils import TestServer
 from cos_operator import metrics
 from cos_operator.kube import Invalid, Kube, KubeError, NotFound, Request, Unavailable
 from cos_operator.kube_errors import error_from
+from cos_operator.lease import NotLeader
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 CONFIG_MAP = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": "ns", "name": "a"}}
@@ -59,6 +63,136 @@ async def test_a_hanging_read_and_a_hanging_write_end_in_their_time(tmp_path: Pa
             with pytest.raises(Unavailable, match="time limit"):
                 await call
             assert limit <= time.monotonic() - started < limit + 1
+
+
+async def test_the_api_server_is_told_how_long_a_write_may_take(tmp_path: Path) -> None:
+    seen: dict[str, str] = {}
+
+    async def answer(request: web.Request) -> web.Response:
+        seen[request.method] = request.query.get("timeout", "")
+        return web.json_response(CONFIG_MAP)
+
+    async with answering(answer, tmp_path, write_timeout=2.5) as kube:
+        await kube.get("ConfigMap", "ns", "a")
+        await kube.apply(CONFIG_MAP, force=True)
+        await kube.create(CONFIG_MAP)
+        await kube.replace(CONFIG_MAP)
+        await kube.delete("ConfigMap", "ns", "a")
+    assert seen == {"GET": "", "PATCH": "2.5s", "POST": "2.5s", "PUT": "2.5s", "DELETE": "2.5s"}
+
+
+async def test_a_write_is_guarded_again_when_it_is_repeated_with_new_credentials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cos_operator.kube._RELOGIN_INTERVAL", 0)
+    leading = True
+
+    async def refuse(_: web.Request) -> web.Response:
+        nonlocal leading
+        leading = False
+        return web.json_response({"message": "expired"}, status=401)
+
+    def guard() -> None:
+        if not leading:
+            raise NotLeader("in the meantime")
+
+    async with answering(refuse, tmp_path) as kube:
+        kube.write_guard = guard
+        with pytest.raises(NotLeader):
+            await kube.apply(CONFIG_MAP, force=True)
+
+
+async def test_requests_refused_together_are_all_repeated_with_the_new_credentials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cos_operator.kube._RELOGIN_INTERVAL", 0.5)
+    token = tmp_path / "token"
+    token.write_text("old")
+    accepted = "old"
+    arrived = asyncio.Event()
+    count = 0
+
+    async def answer(request: web.Request) -> web.Response:
+        nonlocal count
+        count += 1
+        if request.headers["Authorization"] == f"Bearer {accepted}":
+            return web.json_response(CONFIG_MAP)
+        if count == 4:
+            arrived.set()
+        await arrived.wait()
+        return web.json_response({"message": "expired"}, status=401)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    async with TestServer(app) as server:
+        kubeconfig = write_kubeconfig(tmp_path / "kubeconfig", str(server.make_url("")), tokenFile=str(token))
+        async with Kube.connect(kubeconfig) as kube:
+            await asyncio.sleep(0.6)
+            accepted = "new"
+            token.write_text("new")
+            found = await asyncio.gather(*(kube.get("ConfigMap", "ns", "a") for _ in range(4)))
+    assert found == [CONFIG_MAP] * 4
+    assert count == 8
+
+
+#: As /proc/net/tcp has it.
+ESTABLISHED = "01"
+
+
+def state_of(port: int) -> str:
+    """The kernel's state of the connection with this local port; "" if there is none any more."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, _, state, *_ = line.split()
+        if local.endswith(f":{port:04X}"):
+            return state
+    return ""
+
+
+#: Applies a large object, and is frozen while most of it waits in the kernel for the server to read.
+SENDER = """
+import asyncio, os, signal, sys
+from cos_operator.kube import Kube
+metadata = {"namespace": "ns", "name": "a"}
+big = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"a": "x" * 1000000}}
+async def main():
+    async with Kube.connect(sys.argv[1], write_timeout=1) as kube:
+        asyncio.get_running_loop().call_later(0.3, os.kill, os.getpid(), signal.SIGSTOP)
+        await kube.apply(big, force=True)
+asyncio.run(main())
+"""
+
+
+def _read_all(connection: socket.socket) -> None:
+    while connection.recv(65536):
+        pass
+
+
+def test_what_a_frozen_process_has_sent_does_not_wait_for_better_days(tmp_path: Path) -> None:
+    """It would else be delivered whenever the network, or the server, comes back."""
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        kubeconfig = write_kubeconfig(
+            tmp_path / "kubeconfig", f"http://127.0.0.1:{listening.getsockname()[1]}"
+        )
+        with subprocess.Popen([sys.executable, "-c", SENDER, kubeconfig]) as sender:
+            try:
+                listening.settimeout(20)
+                connection, _ = listening.accept()
+                with connection:
+                    stat = Path(f"/proc/{sender.pid}/stat")
+                    deadline = time.monotonic() + 20
+                    while stat.read_text().rpartition(")")[2].split()[0] != "T":
+                        assert time.monotonic() < deadline
+                        time.sleep(0.01)
+                    while state_of(connection.getpeername()[1]) == ESTABLISHED:
+                        assert time.monotonic() < deadline
+                        time.sleep(0.01)
+                    with pytest.raises(ConnectionResetError):
+                        _read_all(connection)
+            finally:
+                sender.kill()
 
 
 async def test_a_body_that_never_ends_is_cut_too(tmp_path: Path) -> None:
