@@ -18,7 +18,9 @@ from cos_controllers.api.status import (
     RetainedVolume,
 )
 from cos_controllers.diagnose import TRANSIENT, Assessment
+from cos_controllers.history import History
 from cos_controllers.names import app_secret
+from cos_controllers.observation import Problem, Ref
 from cos_controllers.resolve import Wanted
 
 
@@ -30,16 +32,31 @@ class Notice(NamedTuple):
     message: str
 
 
+def rolled_back(stack: CosStack, status: CosStackStatus) -> list[ComponentStatus]:
+    """Rows of the components whose change is taken back in `status`, and was not in the stored one."""
+    return [
+        row
+        for row in status.components
+        if row.failed_revision
+        and row.failed_revision != getattr(previous_row(stack, row.name), "failed_revision", None)
+    ]
+
+
 def turned(stack: CosStack, status: CosStackStatus) -> list[Notice]:
-    """An Event for each condition that a person must know of, when it turns from the stored status to `status`."""
+    """An Event for each thing that a person must know of, when it turns from the stored status to `status`."""
     before = {item.type: item.status for item in stack.status.conditions}
-    found = []
+    found = [
+        Notice("Warning", Reason.ROLLED_BACK, f"{row.name}: {row.message}")
+        for row in rolled_back(stack, status)
+    ]
     for condition in status.conditions:
         turned_to, was = condition.status, before.get(condition.type)
         if was is turned_to:
             continue
         if condition.type == ConditionType.READY and turned_to is ConditionStatus.TRUE:
             found.append(Notice("Normal", "Ready", "every component serves what the spec asks for"))
+        elif condition.reason == Reason.ROLLED_BACK:
+            continue  # told above, once
         elif (condition.type == ConditionType.STALLED and turned_to is ConditionStatus.TRUE) or (
             condition.type == ConditionType.AVAILABLE
             and turned_to is ConditionStatus.FALSE
@@ -63,15 +80,17 @@ def build_status(
     stack: CosStack,
     assessments: Sequence[tuple[Wanted, Assessment]],
     retained: Sequence[RetainedVolume],
+    history: History,
     now: datetime,
 ) -> CosStackStatus:
     """Rows, conditions and summary of a stack whose spec was understood."""
     ready = sum(assessment.ready for _, assessment in assessments)
     return CosStackStatus(
         observed_generation=stack.metadata.generation,
+        revision=history.current.number,
         summary=f"{ready}/{len(assessments)}",
         conditions=_conditions(stack, {w.component: a for w, a in assessments}, now),
-        components=[_row(stack, wanted, assessment, now) for wanted, assessment in assessments],
+        components=[_row(stack, wanted, assessment, history, now) for wanted, assessment in assessments],
         retained=sorted(retained, key=lambda volume: volume.claim),
     )
 
@@ -96,29 +115,44 @@ def refused_status(stack: CosStack, reason: Reason, message: str, now: datetime)
 
 
 def with_refusals(
-    stack: CosStack, status: CosStackStatus, refusals: Mapping[str, str], now: datetime
+    stack: CosStack, status: CosStackStatus, refusals: Mapping[str, Problem], now: datetime
 ) -> CosStackStatus:
-    """`status` with what the API server refused, a message by component ("" for the stack's own objects)."""
+    """`status` with what the API server refused, a problem by component ("" for the stack's own objects)."""
     if not refusals:
         return status
     rows = [
         row.model_copy(
-            update={"ready": False, "reason": Reason.APPLY_REFUSED.value, "message": refusals[row.name]}
-            | {"since": _since(stack, row.name, Reason.APPLY_REFUSED, now)}
+            update={"ready": False, "reason": problem.reason.value, "message": problem.message}
+            | {"since": _since(stack, row.name, problem.reason, now)}
         )
-        if row.name in refusals
+        if (problem := refusals.get(row.name))
         else row
         for row in status.components
     ]
-    text = "; ".join(f"{name}: {message}" if name else message for name, message in refusals.items())
+    text = "; ".join(
+        f"{name}: {problem.message}" if name else problem.message for name, problem in refusals.items()
+    )
+    first = next(iter(refusals.values())).reason
     verdicts = {
-        ConditionType.READY: (ConditionStatus.FALSE, Reason.APPLY_REFUSED, text),
-        ConditionType.STALLED: (ConditionStatus.TRUE, Reason.APPLY_REFUSED, text),
+        ConditionType.READY: (ConditionStatus.FALSE, first, text),
+        ConditionType.STALLED: (ConditionStatus.TRUE, first, text),
     }
     summary = f"{sum(row.ready for row in rows)}/{len(rows)}"
     return with_verdicts(
         stack, status.model_copy(update={"components": rows, "summary": summary}), verdicts, now
     )
+
+
+def refusal(ref: Ref, error: str) -> Problem:
+    """What the API server's refusal of an object means to a person."""
+    # The admission plugin PersistentVolumeClaimResize gives its reason in words only.
+    if ref.kind == "PersistentVolumeClaim" and "must support resize" in error:
+        return Problem(
+            Reason.GROWTH_REFUSED,
+            f"volume {ref.name} cannot grow, its StorageClass has no allowVolumeExpansion: write the old "
+            "storage.size back",
+        )
+    return Problem(Reason.APPLY_REFUSED, f"{ref.kind} {ref.name}: {error}")
 
 
 def unknown_status(stack: CosStack, message: str, now: datetime) -> CosStackStatus:
@@ -196,15 +230,21 @@ def _conditions(stack: CosStack, found: Mapping[str, Assessment], now: datetime)
     return [_condition(stack, kind, *verdicts[kind], now) for kind in sorted(verdicts)]
 
 
-def _row(stack: CosStack, wanted: Wanted, assessment: Assessment, now: datetime) -> ComponentStatus:
+def _row(
+    stack: CosStack, wanted: Wanted, assessment: Assessment, history: History, now: datetime
+) -> ComponentStatus:
     return ComponentStatus(
         name=wanted.component,
         ready=assessment.ready,
         version=wanted.spec.version,
         endpoint=f"{wanted.name}.{stack.metadata.namespace}.svc:{wanted.engine.ports[0].number}",
         binding=Binding(name=app_secret(wanted.name)) if wanted.engine.accounts else None,
-        desired_revision=wanted.instance.template_hash if wanted.instance else None,
+        desired_revision=wanted.desired,
         effective_revision=assessment.effective_revision,
+        last_good_revision=history.last_good_hash(wanted.component),
+        failed_revision=wanted.failure.revision if wanted.failure else None,
+        last_progress_time=assessment.last_progress_time,
+        progress=assessment.progress,
         reason=assessment.reason.value,
         message=assessment.message,
         since=_since(stack, wanted.component, assessment.reason, now),

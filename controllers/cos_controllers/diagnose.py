@@ -5,19 +5,28 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from cos_controllers.api.stack import StoreSpec
 from cos_controllers.api.status import Reason
 from cos_controllers.k8s import Manifest
-from cos_controllers.names import ANNOTATION_TEMPLATE, LABEL_STACK_COMPONENT
+from cos_controllers.names import ANNOTATION_REVISION, LABEL_STACK_COMPONENT
 from cos_controllers.observation import CheckResult, Outcome, Ref, Snapshot
 from cos_controllers.ownership import controller_of
 from cos_controllers.resolve import Wanted
+from cos_controllers.volumes import claim_of, container_statuses, growth
 
 #: Something is under way and will go on by itself.
 TRANSIENT = frozenset(
-    {Reason.CREATING, Reason.STARTING, Reason.RESTARTING, Reason.PROVISIONING, Reason.WAITING}
+    {
+        Reason.CREATING,
+        Reason.STARTING,
+        Reason.RESTARTING,
+        Reason.PROVISIONING,
+        Reason.WAITING,
+        Reason.VOLUME_RESIZING,
+    }
 )
 _PULL = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 _CANNOT_START = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
@@ -30,21 +39,25 @@ _BY_OUTCOME = {
 }
 
 #: Messages go into status and Events; an engine's own words are cut to this length.
-_MESSAGE_LIMIT = 400
+_MESSAGE_LIMIT = 600
+#: Of a log the end tells most.
+_LOG_LIMIT = 240
 
 
 @dataclass(frozen=True)
 class Assessment:
     """How a component is.
 
-    `serving`: applications are served, perhaps by an earlier configuration. `effective_revision`: hash of the
-    template of the pod that runs.
+    `serving`: applications are served, perhaps by an earlier configuration. `effective_revision`: that of the pod
+    that runs. `last_progress_time` (RFC 3339) and `progress`: see `ComponentStatus`.
     """
 
     reason: Reason
     message: str = ""
     serving: bool = False
     effective_revision: str | None = None
+    last_progress_time: str | None = None
+    progress: str | None = None
 
     @property
     def ready(self) -> bool:
@@ -94,10 +107,28 @@ def is_pod_ready(pod: Manifest) -> bool:
     return _condition(pod, "Ready").get("status") == "True"
 
 
-def template_of(pod: Manifest) -> str | None:
-    """Hash of the pod template that a pod was made from."""
-    found: str | None = (pod["metadata"].get("annotations") or {}).get(ANNOTATION_TEMPLATE)
+def ready_since(pod: Manifest) -> datetime | None:
+    """Since when a pod is ready; None if it is not."""
+    condition = _condition(pod, "Ready")
+    since = condition.get("lastTransitionTime")
+    return datetime.fromisoformat(since) if condition.get("status") == "True" and since else None
+
+
+def revision_of(pod: Manifest) -> str | None:
+    """Revision that a pod was made from."""
+    found: str | None = (pod["metadata"].get("annotations") or {}).get(ANNOTATION_REVISION)
     return found
+
+
+def is_current(pod: Manifest, wanted: Wanted) -> bool:
+    """Whether a pod is of the wanted revision and on the wanted volume."""
+    return revision_of(pod) == wanted.revision and claim_of(pod) in {None, wanted.claim}
+
+
+def serves_wanted(wanted: Wanted, found: Assessment, snapshot: Snapshot) -> bool:
+    """Whether the wanted revision serves, and no other is left."""
+    pods = pods_of(wanted, snapshot)
+    return found.serving and all(is_current(pod, wanted) for pod in pods)
 
 
 def workload_ref(wanted: Wanted) -> Ref:
@@ -115,7 +146,7 @@ def assess(wanted: Wanted, snapshot: Snapshot) -> Assessment:
     """Judge one component. The most telling fact comes first: what blocks, then storage, pod, engine."""
     pods = pods_of(wanted, snapshot)
     ready = [pod for pod in pods if is_pod_ready(pod)]
-    effective = template_of((ready or pods)[0]) if pods else None
+    effective = revision_of((ready or pods)[0]) if pods else None
     if wanted.blocker or not wanted.instance:
         reason, message = (
             (wanted.blocker.reason, wanted.blocker.message) if wanted.blocker else (Reason.CREATING, "")
@@ -124,7 +155,10 @@ def assess(wanted: Wanted, snapshot: Snapshot) -> Assessment:
         return Assessment(reason, message, serving=bool(ready), effective_revision=effective)
     found = _obstacle(wanted, snapshot, pods) or _by_check(snapshot.checks.get(wanted.component))
     if found.reason is Reason.SERVING:
-        found = replace(_short_of_spec(wanted, snapshot, pods) or found, serving=True)
+        found = replace(next(_shortcomings(wanted, snapshot, pods), found), serving=True)
+    elif wanted.no_way_back:
+        text = f"{found.message}; it cannot be taken back: {wanted.no_way_back.message}"
+        found = replace(found, reason=wanted.no_way_back.reason, message=text)
     return replace(found, message=found.message[:_MESSAGE_LIMIT], effective_revision=effective)
 
 
@@ -181,7 +215,8 @@ def _pod_obstacle(pod: Manifest, snapshot: Snapshot) -> Assessment:
     scheduled = _condition(pod, "PodScheduled")
     if scheduled.get("status") == "False":
         return Assessment(Reason.UNSCHEDULABLE, f"pod {name}: {scheduled.get('message', 'not scheduled')}")
-    for status in _container_statuses(pod):
+    restarted = ""
+    for status in container_statuses(pod):
         waiting = (status.get("state") or {}).get("waiting") or {}
         why = waiting.get("reason", "")
         text = f"pod {name}, container {status.get('name')}: {waiting.get('message') or why}"
@@ -191,15 +226,11 @@ def _pod_obstacle(pod: Manifest, snapshot: Snapshot) -> Assessment:
             return Assessment(Reason.CONTAINER_FAILED, text)
         if why == "CrashLoopBackOff":
             return Assessment(Reason.CRASH_LOOPING, f"pod {name}: {_last_end(status)}")
+        if status.get("restartCount"):
+            restarted = f" after {status['restartCount']} restarts: {_last_end(status)}"
     warning = snapshot.warnings.get(Ref("Pod", name))
-    said = f": {warning.message.strip()}" if warning else ""
+    said = restarted or (f": {warning.message.strip()}" if warning else "")
     return Assessment(Reason.STARTING, f"pod {name} is not ready yet{said}")
-
-
-def _container_statuses(pod: Manifest) -> Iterator[dict[str, Any]]:
-    status = pod.get("status") or {}
-    yield from status.get("initContainerStatuses") or ()
-    yield from status.get("containerStatuses") or ()
 
 
 def _last_end(status: dict[str, Any]) -> str:
@@ -210,12 +241,12 @@ def _last_end(status: dict[str, Any]) -> str:
 
 
 def _last_words(text: str) -> str:
-    """A termination message for a person: our own containers write JSON with `reason` and `message`."""
+    """A termination message for a person: ours are JSON with `reason` and `message`, others the end of a log."""
     try:
         said = json.loads(text)
         return f"{said['reason']}: {said['message']}"
     except (ValueError, KeyError, TypeError):
-        return text.strip()
+        return " ".join(text.split())[-_LOG_LIMIT:]
 
 
 def _by_check(check: CheckResult | None) -> Assessment:
@@ -227,25 +258,44 @@ def _by_check(check: CheckResult | None) -> Assessment:
     return Assessment(reason, check.message)
 
 
-def _short_of_spec(wanted: Wanted, snapshot: Snapshot, pods: Sequence[Manifest]) -> Assessment | None:
-    """Why a component that serves is not yet what the spec asks for."""
-    assert wanted.instance  # noqa: S101 - `assess` returns before, without one
+def rolled_back_text(wanted: Wanted) -> str:
+    """Both revisions of a change that was taken back, and why it was; "" if none was."""
+    if not (failure := wanted.failure):
+        return ""
+    return (
+        f"revision {failure.revision} did not serve in time ({failure.reason}: {failure.message[:_LOG_LIMIT]}); "
+        f"revision {wanted.revision} runs again: correct the spec, or write the old one back"
+    )
+
+
+def starting_container(pod: Manifest) -> str | None:
+    """The container of a pod that runs and is not ready yet."""
+    for status in (pod.get("status") or {}).get("containerStatuses") or ():
+        if (status.get("state") or {}).get("running") and not status.get("ready"):
+            return str(status["name"])
+    return None
+
+
+def _shortcomings(wanted: Wanted, snapshot: Snapshot, pods: Sequence[Manifest]) -> Iterator[Assessment]:
+    """Why a component that serves is not yet what the spec asks for, what a person must know first."""
     if is_volume_terminating(wanted, snapshot):
         text = f"volume {wanted.claim} is deleted as soon as its pod ends; the operator leaves the pod alone"
-        return Assessment(Reason.VOLUME_TERMINATING, text)
+        yield Assessment(Reason.VOLUME_TERMINATING, text)
+    if wanted.failure:
+        yield Assessment(Reason.ROLLED_BACK, rolled_back_text(wanted))
     if wanted.shortfall:
-        return Assessment(wanted.shortfall.reason, wanted.shortfall.message)
+        yield Assessment(wanted.shortfall.reason, wanted.shortfall.message)
     for pod in pods:
         # The new pod of a rolling change: what keeps it back keeps the change back.
         if not is_pod_ready(pod) and (found := _pod_obstacle(pod, snapshot)).reason is not Reason.STARTING:
-            return found
-    if any(template_of(pod) != wanted.instance.template_hash for pod in pods):
-        return Assessment(Reason.WAITING, "a change waits for its turn to replace the pod")
+            yield found
+    if not all(is_current(pod, wanted) for pod in pods):
+        yield Assessment(Reason.WAITING, "a change waits for its turn to replace the pod")
     ref = workload_ref(wanted)
     if ref.kind == "Deployment":
-        live = snapshot.objects[ref]
-        status, replicas = live.get("status") or {}, (live.get("spec") or {}).get("replicas", 1)
-        if status.get("availableReplicas", 0) < replicas or status.get("updatedReplicas", 0) < replicas:
-            available = status.get("availableReplicas", 0)
-            return Assessment(Reason.WAITING, f"{available} of {replicas} pods are available")
-    return None
+        replicas = (snapshot.objects[ref].get("spec") or {}).get("replicas", 1)
+        available = sum(is_pod_ready(pod) for pod in pods)
+        if available < replicas:
+            yield Assessment(Reason.WAITING, f"{available} of {replicas} pods are available")
+    if resizing := growth(wanted.claim, snapshot.objects):
+        yield Assessment(resizing.reason, resizing.message)

@@ -18,10 +18,18 @@ LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 LABEL_STACK = f"{GROUP}/stack"
 LABEL_STACK_COMPONENT = f"{GROUP}/component"
 
-#: Hash of the pod template that the operator rendered; a pod with another value is to be replaced.
+#: Revision of a pod: a hash of what the spec asks of it. A pod with another value is to be replaced.
+ANNOTATION_REVISION = f"{GROUP}/revision"
+#: Hash of the pod template as rendered, which a new version of the operator may render otherwise.
 ANNOTATION_TEMPLATE = f"{GROUP}/template-hash"
 #: Hash of the mounted files that the engine reloads; touching it makes kubelet refresh them at once.
 ANNOTATION_FILES = f"{GROUP}/files-hash"
+
+#: On a volume: the newest version of the engine that was started on it.
+ANNOTATION_DATA_VERSION = f"{GROUP}/data-version"
+#: On a ControllerRevision, JSON by component: what served (the image by digest), and what did not serve in time.
+ANNOTATION_GOOD = f"{GROUP}/good"
+ANNOTATION_FAILED = f"{GROUP}/failed"
 
 #: Selects every object that the operator made, in all stacks.
 SELECTOR_MANAGED = f"{LABEL_MANAGED_BY}={MANAGER}"
@@ -60,6 +68,16 @@ def files_secret(instance: str) -> str:
 def claim_name(instance: str, serial: int) -> str:
     """PersistentVolumeClaim of an instance; a restore switches to a new serial."""
     return f"{instance}-data-{serial}"
+
+
+def revision_name(stack: str, hash_: str) -> str:
+    """ControllerRevision of a spec."""
+    return f"{stack}-{hash_}"
+
+
+def stack_labels(stack: str) -> dict[str, str]:
+    """The labels of an object that belongs to the stack as a whole."""
+    return {LABEL_MANAGED_BY: MANAGER, LABEL_PART_OF: stack, LABEL_STACK: stack}
 
 
 def stack_selector(stack: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
+from cos_controllers.api.status import Reason
 from cos_controllers.credentials import Credentials
 from cos_controllers.k8s import Manifest
 
@@ -21,6 +22,13 @@ class Ref(NamedTuple):
 def ref_of(obj: Manifest) -> Ref:
     """The reference of an object that carries its kind."""
     return Ref(obj["kind"], obj["metadata"]["name"])
+
+
+class Problem(NamedTuple):
+    """Why something cannot be as the spec asks, in words that name the fix."""
+
+    reason: Reason
+    message: str
 
 
 class Outcome(StrEnum):
@@ -73,6 +81,7 @@ class Snapshot:
     `references`: Secrets that the spec names, by name; a missing one is absent here.
     `checks`: protocol answers by component; absent where no check was due.
     `warnings`: newest warning Event by object; read only while something is not ready.
+    `logs`: the last lines of the log of an engine that is starting, by component.
     `entropy`: fresh random bytes (≥ 32) from which passwords of this pass derive, if any are needed.
     """
 
@@ -80,4 +89,5 @@ class Snapshot:
     references: Mapping[str, Manifest] = field(default_factory=dict)
     checks: Mapping[str, CheckResult] = field(default_factory=dict)
     warnings: Mapping[Ref, WarningEvent] = field(default_factory=dict)
+    logs: Mapping[str, str] = field(default_factory=dict)
     entropy: bytes = b""

@@ -2,44 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from cos_controllers.api.stack import CosStack, DeletionPolicy
+from cos_controllers.api.stack import CosStack
 from cos_controllers.api.status import CosStackStatus, Reason, RetainedVolume
+from cos_controllers.changes import Apply, Delete, applies, forgotten, pruned, released, remade, revisions
 from cos_controllers.conditions import Notice, build_status, previous_row
 from cos_controllers.diagnose import (
-    Assessment,
     assess,
     is_pod_ready,
-    is_volume_terminating,
     pods_of,
-    template_of,
-    workload_ref,
+    starting_container,
 )
-from cos_controllers.drift import needs_apply
-from cos_controllers.k8s import Manifest
 from cos_controllers.names import (
-    ANNOTATION_FILES,
     LABEL_STACK_COMPONENT,
-    child_name,
-    config_map,
-    files_secret,
 )
 from cos_controllers.observation import CheckTarget, Outcome, Ref, Snapshot, ref_of
-from cos_controllers.ownership import controller_of, is_credential, is_ours, without_owner
+from cos_controllers.ownership import is_ours
 from cos_controllers.resolve import Resolution, Wanted, resolve
-
-#: Kinds of which an object is deleted when it is no longer rendered. Volumes never are.
-PRUNED_KINDS = frozenset(
-    {"StatefulSet", "Deployment", "Service", "ConfigMap", "Secret", "PodDisruptionBudget"}
-)
+from cos_controllers.rollout import Assessed, learn, seconds_to_next, with_clocks
+from cos_controllers.turns import Turns, replace_pods
 
 #: Seconds until a stack is looked at again without a hint.
 WHEN_READY = 30.0
 WHEN_MOVING = 2.0
+AT_ONCE = 0.1
 
 
 class _Limit(NamedTuple):
@@ -58,25 +48,7 @@ _PATIENCE = (
         Reason.CREDENTIALS_REFUSED,
         "the engine refuses the operator too; a restart of the pod brings the operator's credentials into force: ",
     ),
-    _Limit(Reason.STARTING, timedelta(seconds=600), Reason.NOT_STARTING, ""),
 )
-
-
-@dataclass(frozen=True)
-class Apply:
-    """Server-side apply of an object. Without `force`, where the object is new: nothing is taken over."""
-
-    obj: Manifest
-    force: bool = True
-
-
-@dataclass(frozen=True)
-class Delete:
-    """Deletion of the object with this UID; `why` becomes an Event, if any."""
-
-    ref: Ref
-    uid: str
-    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,16 +70,27 @@ class Questions(NamedTuple):
     """What to observe besides objects.
 
     `targets`: the engines to ask, those with a ready pod and an address. `warnings`: whether warning Events can
-    tell more, which they can while a component has no ready pod.
+    tell more, which they can while a component has no ready pod. `logs`: by component, the pod and container whose
+    log tells how far the engine is.
     """
 
     targets: tuple[CheckTarget, ...]
     warnings: bool
+    logs: Mapping[str, LogSource]
+
+
+class LogSource(NamedTuple):
+    """A container whose log is worth reading."""
+
+    pod: str
+    container: str
 
 
 def wanted_refs(stack: CosStack, snapshot: Snapshot) -> frozenset[Ref]:
     """Every object that the stack needs, by the names that a foreign object may hold."""
-    return frozenset(ref_of(obj) for obj in resolve(stack, snapshot).objects())
+    resolution = resolve(stack, snapshot)
+    revision = Ref("ControllerRevision", resolution.history.current.name)
+    return frozenset({revision, *(ref_of(obj) for obj in resolution.objects())})
 
 
 def questions(stack: CosStack, snapshot: Snapshot) -> Questions:
@@ -120,23 +103,34 @@ def questions(stack: CosStack, snapshot: Snapshot) -> Questions:
             wanted.instance and not any(is_pod_ready(pod) for pod in pods_of(wanted, snapshot))
             for wanted in components
         ),
+        logs={
+            wanted.component: LogSource(pod["metadata"]["name"], container)
+            for wanted in components
+            if wanted.engine.progress
+            for pod in pods_of(wanted, snapshot)
+            if (container := starting_container(pod))
+        },
     )
 
 
 def plan(stack: CosStack, snapshot: Snapshot, now: datetime) -> Plan:
     """Decide what brings the stack closer to its spec, and what its status says."""
     resolution = resolve(stack, snapshot)
-    applies = (*_applies(resolution, snapshot), *_released(resolution, stack, snapshot))
-    pending = {ref_of(apply.obj) for apply in applies}
+    history = resolution.history
+    changes = (*applies(resolution, snapshot), *released(resolution, stack, snapshot))
+    pending = {ref_of(change.obj) for change in changes}
     assessed = [(wanted, assess(wanted, snapshot)) for wanted in resolution.components]
     assessed = _with_patience(stack, assessed, now)
     assessed = _with_pending(stack, assessed, pending)
-    replaced: tuple[Delete, ...] = ()
+    turns = Turns(assessed, held=frozenset())
     if not stack.spec.paused:
-        assessed, replaced = _replace_pods(assessed, snapshot, pending)
-    status = build_status(stack, assessed, _retained(resolution, stack, snapshot), now)
+        turns = replace_pods(stack, assessed, snapshot, history, pending, now)
+    assessed = with_clocks(stack, turns.assessed, snapshot, history, turns.held, now)
+    learnt = history if stack.spec.paused else learn(stack, assessed, snapshot, history, now)
+    status = build_status(stack, assessed, _retained(resolution, stack, snapshot), learnt, now)
     if stack.spec.paused:
         return Plan(status=status)
+    workloads = remade(resolution, snapshot)
     provisions = tuple(
         target
         for wanted, _ in assessed
@@ -146,11 +140,22 @@ def plan(stack: CosStack, snapshot: Snapshot, now: datetime) -> Plan:
     )
     return Plan(
         status=status,
-        applies=applies,
-        deletes=(*_pruned(resolution, stack, snapshot), *replaced),
+        # What was learnt is written before anything is done about it: dying in between changes nothing.
+        applies=(
+            *revisions(learnt, stack, snapshot),
+            *(change for change in changes if ref_of(change.obj) not in {item.ref for item in workloads}),
+        ),
+        deletes=(
+            *pruned(resolution, stack, snapshot),
+            *forgotten(learnt, stack),
+            *workloads,
+            *turns.deletes,
+        ),
         provisions=provisions,
-        notices=tuple(Notice("Normal", "Restarting", delete.why) for delete in replaced),
-        requeue_after=_next_look(stack, assessed, now),
+        notices=tuple(Notice("Normal", "Restarting", delete.why) for delete in (*workloads, *turns.deletes)),
+        requeue_after=AT_ONCE
+        if set(learnt.current.failed) - set(history.current.failed)
+        else _next_look(stack, assessed, snapshot, now),
     )
 
 
@@ -176,81 +181,6 @@ def _target(wanted: Wanted, snapshot: Snapshot) -> CheckTarget | None:
     )
 
 
-def _applies(resolution: Resolution, snapshot: Snapshot) -> tuple[Apply, ...]:
-    found = []
-    for obj in resolution.objects():
-        live = snapshot.objects.get(ref_of(obj))
-        if live is None:
-            found.append(Apply(obj, force=False))
-        elif needs_apply(obj, live):
-            found.append(Apply(obj))
-    return (*found, *_nudges(resolution, snapshot))
-
-
-def _released(resolution: Resolution, stack: CosStack, snapshot: Snapshot) -> list[Apply]:
-    """Data of removed and blocked components that must not go with the stack, though it was once to.
-
-    Volumes and credentials that are rendered get or lose their owner where they are rendered.
-    """
-    if stack.spec.deletion_policy is not DeletionPolicy.RETAIN:
-        return []
-    rendered = {ref_of(obj) for obj in resolution.objects()}
-    return [
-        Apply(without_owner(obj))
-        for ref, obj in sorted(snapshot.objects.items())
-        if ref not in rendered
-        and (ref.kind == "PersistentVolumeClaim" or is_credential(ref, obj, stack))
-        and controller_of(obj)
-        and is_ours(obj, stack)
-    ]
-
-
-def _nudges(resolution: Resolution, snapshot: Snapshot) -> list[Apply]:
-    """Touch pods whose mounted files changed: kubelet then refreshes them at once, not after a minute."""
-    found = []
-    for wanted in resolution.components:
-        for pod in pods_of(wanted, snapshot) if wanted.instance else ():
-            metadata = pod["metadata"]
-            files_hash = wanted.instance.files_hash if wanted.instance else ""
-            if (metadata.get("annotations") or {}).get(ANNOTATION_FILES) == files_hash:
-                continue
-            touched = {
-                "name": metadata["name"],
-                "namespace": metadata["namespace"],
-                "uid": metadata["uid"],
-                "annotations": {ANNOTATION_FILES: files_hash},
-            }
-            found.append(Apply({"apiVersion": "v1", "kind": "Pod", "metadata": touched}))
-    return found
-
-
-def _pruned(resolution: Resolution, stack: CosStack, snapshot: Snapshot) -> tuple[Delete, ...]:
-    """Objects of ours that are no longer rendered. Volumes and credentials stay; so does all of a blocked one."""
-    wanted = {ref_of(obj) for obj in resolution.objects()}
-    blocked = {item.component for item in resolution.components if not item.instance}
-    found = []
-    for ref, obj in sorted(snapshot.objects.items()):
-        labels = obj["metadata"].get("labels") or {}
-        if (
-            ref.kind in PRUNED_KINDS
-            and ref not in wanted
-            and is_ours(obj, stack)
-            and labels.get(LABEL_STACK_COMPONENT) not in blocked
-            and _is_rendered_name(ref, obj, stack)
-            and not obj["metadata"].get("deletionTimestamp")
-        ):
-            found.append(Delete(ref, obj["metadata"]["uid"]))
-    return tuple(found)
-
-
-def _is_rendered_name(ref: Ref, obj: Manifest, stack: CosStack) -> bool:
-    """Whether the name is one that rendering gives, credentials left out. A copy that a user made has another."""
-    name = child_name(
-        stack.metadata.name, (obj["metadata"].get("labels") or {}).get(LABEL_STACK_COMPONENT, "")
-    )
-    return ref.name in {name, config_map(name), files_secret(name)}
-
-
 def _retained(resolution: Resolution, stack: CosStack, snapshot: Snapshot) -> list[RetainedVolume]:
     present = {wanted.component for wanted in resolution.components}
     return [
@@ -261,9 +191,6 @@ def _retained(resolution: Resolution, stack: CosStack, snapshot: Snapshot) -> li
         and (component := (obj["metadata"].get("labels") or {}).get(LABEL_STACK_COMPONENT, ""))
         and component not in present
     ]
-
-
-Assessed = list[tuple[Wanted, Assessment]]
 
 
 def _age(stack: CosStack, component: str, reason: Reason, now: datetime) -> timedelta:
@@ -302,65 +229,13 @@ def _with_pending(stack: CosStack, assessed: Assessed, pending: set[Ref]) -> Ass
     ]
 
 
-def _replace_pods(
-    assessed: Assessed, snapshot: Snapshot, pending: set[Ref]
-) -> tuple[Assessed, tuple[Delete, ...]]:
-    """Replace pods of an earlier template, one component at a time.
-
-    A component's turn comes when all that its pod rests on is written and every other component serves: a change
-    that fails on one is not tried on the next. One that does not serve anyway waits for nobody.
-    """
-    judged: Assessed = []
-    deletes: list[Delete] = []
-    for wanted, found in assessed:
-        pods = _outdated_pods(wanted, snapshot, pending)
-        holder = next((w.component for w, a in assessed if w is not wanted and _holds_up(w, a)), None)
-        if not pods:
-            judged.append((wanted, found))
-        elif found.serving and (deletes or holder):
-            message = f"a change waits until {holder or 'another component'} serves again"
-            judged.append((wanted, replace(found, reason=Reason.WAITING, message=message)))
-        else:
-            message = f"pod {pods[0]['metadata']['name']} is replaced, to bring a change into force"
-            judged.append((wanted, replace(found, reason=Reason.RESTARTING, message=message, serving=False)))
-            deletes += [
-                Delete(Ref("Pod", p["metadata"]["name"]), p["metadata"]["uid"], message) for p in pods
-            ]
-    return judged, tuple(deletes)
-
-
-def _holds_up(wanted: Wanted, found: Assessment) -> bool:
-    """Whether others wait for a component: its pod is new, or being made, and does not serve."""
-    if wanted.instance is None or found.serving:
-        return False
-    return found.effective_revision in {None, wanted.instance.template_hash}
-
-
-def _outdated_pods(wanted: Wanted, snapshot: Snapshot, pending: set[Ref]) -> Sequence[Manifest]:
-    """Pods to replace.
-
-    None while anything that the new pod rests on is still to be written or the workload's controller has not seen
-    the change, and none whose end would delete its volume.
-    """
-    ref = workload_ref(wanted)
-    live = snapshot.objects.get(ref)
-    if not wanted.instance or ref.kind != "StatefulSet" or live is None:
-        return ()
-    if any(ref_of(obj) in pending for obj in wanted.instance.objects) or is_volume_terminating(
-        wanted, snapshot
-    ):
-        return ()
-    if (live.get("status") or {}).get("observedGeneration", 0) < live["metadata"].get("generation", 0):
-        return ()
-    wanted_hash = wanted.instance.template_hash
-    return [pod for pod in pods_of(wanted, snapshot) if template_of(pod) != wanted_hash]
-
-
-def _next_look(stack: CosStack, assessed: Assessed, now: datetime) -> float:
+def _next_look(stack: CosStack, assessed: Assessed, snapshot: Snapshot, now: datetime) -> float:
     """Soon while things move, and ever more seldom while nothing does: sick stacks must not starve others."""
     ages = [
         _age(stack, wanted.component, found.reason, now).total_seconds()
         for wanted, found in assessed
         if not found.ready
     ]
-    return min(max(min(ages, default=WHEN_READY * 4) / 4, WHEN_MOVING), WHEN_READY)
+    moving = min(max(min(ages, default=WHEN_READY * 4) / 4, WHEN_MOVING), WHEN_READY)
+    clock = seconds_to_next(stack, assessed, snapshot, now)
+    return moving if clock is None else min(moving, max(clock, AT_ONCE))

@@ -8,27 +8,21 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from cos_controllers.api.common import Storage
-from cos_controllers.api.quantity import parse_quantity
+from pydantic import ValidationError
+
+from cos_controllers.api.common import Images
 from cos_controllers.api.stack import CosStack, DeletionPolicy, EngineSpec, StoreSpec
 from cos_controllers.api.status import Reason
 from cos_controllers.components.assemble import Instance, assemble, encoded
 from cos_controllers.components.base import Context, Engine
 from cos_controllers.components.registry import ENGINES
 from cos_controllers.credentials import Credentials, Login, derive_password
+from cos_controllers.history import Failure, History, Revision, read_history, spec_of
 from cos_controllers.k8s import Manifest, V1ObjectMeta, V1Secret, manifest
-from cos_controllers.names import (
-    LABEL_MANAGED_BY,
-    LABEL_PART_OF,
-    LABEL_STACK,
-    MANAGER,
-    admin_secret,
-    child_name,
-    claim_name,
-    seed_secret,
-)
-from cos_controllers.observation import Ref, Snapshot, ref_of
+from cos_controllers.names import admin_secret, child_name, seed_secret, stack_labels
+from cos_controllers.observation import Problem, Ref, Snapshot, ref_of
 from cos_controllers.ownership import controller_of, is_ours, owner_reference
+from cos_controllers.volumes import asked_of_volume, current_claim, data_version, lost_volume
 
 SEED_KEY = "seed"
 #: Passwords that users bring: printable ASCII without spaces, which every engine's files and URIs can hold.
@@ -36,38 +30,40 @@ _USABLE_PASSWORD = re.compile(r"^[!-~]{8,128}$")
 
 
 @dataclass(frozen=True)
-class Problem:
-    """Why a component cannot be brought to its spec, in words that name the fix."""
-
-    reason: Reason
-    message: str
-
-
-@dataclass(frozen=True)
 class Wanted:
     """One component as it should be.
 
-    `instance` is None while a `blocker` keeps it from being rendered; then what exists is left as it is.
-    `shortfall` is a part of the spec that cannot be met while the component serves otherwise.
+    `desired` is the revision that the spec asks for, `revision` the one that is to run: an earlier one once a
+    change has been taken back, for the reason in `failure`. `instance` is None while a `blocker` keeps the
+    component from being rendered; then what exists is left as it is. `shortfall` is a part of the spec that cannot
+    be met while the component serves otherwise; `no_way_back` says why a change cannot be taken back.
     """
 
     engine: Engine
     component: str
     name: str
     spec: EngineSpec
+    desired: str
+    revision: str
     claim: str = ""
     credentials: Credentials | None = None
     instance: Instance | None = None
     blocker: Problem | None = None
     shortfall: Problem | None = None
+    failure: Failure | None = None
+    no_way_back: Problem | None = None
 
 
 @dataclass(frozen=True)
 class Resolution:
-    """All components of a stack, and the objects that belong to the stack as a whole."""
+    """All components of a stack, the objects that belong to the stack as a whole, and what was learnt of it.
+
+    The ControllerRevisions are not among `common`: what this pass learns is yet to be added to them.
+    """
 
     components: tuple[Wanted, ...]
     common: tuple[Manifest, ...]
+    history: History
 
     def objects(self) -> tuple[Manifest, ...]:
         """Every wanted object, in the order in which they are applied."""
@@ -87,13 +83,14 @@ def secret_text(secret: Manifest | None, key: str) -> str | None:
 def resolve(stack: CosStack, snapshot: Snapshot) -> Resolution:
     """Render the stack. The same stack and snapshot give the same objects."""
     seed = _seed(stack, snapshot)
+    history = read_history(stack, snapshot)
     components = tuple(
-        _resolve_one(stack, snapshot, engine, component, spec, seed)
+        _resolve_one(stack, snapshot, _choose(stack, snapshot, engine, component, history), seed)
         for engine in ENGINES
-        for component, spec in engine.instances(stack.spec).items()
+        for component in engine.instances(stack.spec)
     )
     needs_seed = any(wanted.instance and wanted.credentials for wanted in components)
-    return Resolution(components, (_seed_secret(stack, seed),) if needs_seed else ())
+    return Resolution(components, (_seed_secret(stack, seed),) if needs_seed else (), history)
 
 
 def references(stack: CosStack) -> frozenset[str]:
@@ -136,28 +133,13 @@ def _seed_secret(stack: CosStack, seed: str) -> Manifest:
         metadata=V1ObjectMeta(
             name=seed_secret(stack.metadata.name),
             namespace=stack.metadata.namespace,
-            labels={
-                LABEL_MANAGED_BY: MANAGER,
-                LABEL_PART_OF: stack.metadata.name,
-                LABEL_STACK: stack.metadata.name,
-            },
+            labels=stack_labels(stack.metadata.name),
             owner_references=None if retained else [owner_reference(stack)],
         ),
         type="Opaque",
         data=encoded({SEED_KEY: seed}),
     )
     return manifest(secret)
-
-
-def _claim(stack: CosStack, snapshot: Snapshot, name: str) -> str:
-    """The newest volume of an instance that is there, else the first."""
-    form = re.compile(rf"^{re.escape(claim_name(name, 0)[:-1])}(\d+)$")
-    serials = [
-        int(match.group(1))
-        for ref, obj in snapshot.objects.items()
-        if ref.kind == "PersistentVolumeClaim" and (match := form.fullmatch(ref.name)) and is_ours(obj, stack)
-    ]
-    return claim_name(name, max(serials, default=0))
 
 
 def _credentials(
@@ -192,73 +174,93 @@ def _credentials(
     )
 
 
-def _volume(spec: Storage, claim: str, live: Manifest | None) -> tuple[Storage, Problem | None]:
-    """What to ask of a volume: never less or other than it is, which the API server would refuse."""
-    if live is None:
-        return spec, None
-    has = live["spec"]
-    size, storage_class = has["resources"]["requests"]["storage"], has.get("storageClassName")
-    problem = None
-    if spec.storage_class_name not in {None, storage_class}:
-        problem = Problem(
-            Reason.STORAGE_CLASS_FIXED,
-            f"volume {claim} keeps its storageClassName {storage_class}: write that instead of "
-            f"{spec.storage_class_name}, or leave it out",
-        )
-    if parse_quantity(spec.size) >= parse_quantity(size):
-        size = spec.size
-    else:
-        problem = Problem(
-            Reason.SHRINK_REFUSED,
-            f"storage.size {spec.size} is below the volume's {size}, and a volume cannot shrink: "
-            f"write {size} or more",
-        )
-    return Storage(size=size, storage_class_name=storage_class), problem
+@dataclass(frozen=True)
+class _Choice:
+    """What is to run: the component, and the stack's images that go with it."""
+
+    wanted: Wanted
+    images: Images
 
 
-def _lost(name: str, claim: str, objects: Mapping[Ref, Manifest]) -> Problem | None:
-    """The engine has run on a volume that is gone: an empty one in its place must be a person's wish."""
-    if Ref("StatefulSet", name) in objects and Ref("PersistentVolumeClaim", claim) not in objects:
-        return Problem(
-            Reason.VOLUME_LOST,
-            f"volume {claim} is gone: restore it, or delete StatefulSet {name} to begin with an empty volume",
-        )
-    return None
-
-
-def _resolve_one(
-    stack: CosStack, snapshot: Snapshot, engine: Engine, component: str, spec: EngineSpec, seed: str
-) -> Wanted:
+def _choose(stack: CosStack, snapshot: Snapshot, engine: Engine, component: str, history: History) -> _Choice:
+    """What the spec asks for, or the last good revision once that has failed; unless the volume forbids it."""
     name = child_name(stack.metadata.name, component)
-    wanted = Wanted(engine=engine, component=component, name=name, spec=spec)
-    credentials, claim, storage, shortfall = None, "", None, None
+    spec, desired = engine.instances(stack.spec)[component], history.current.components[component]
+    claim = current_claim(stack, snapshot, name) if isinstance(spec, StoreSpec) else ""
+    wanted = Wanted(engine, component, name, spec, desired, desired, claim)
+    held = data_version(claim, snapshot.objects) if claim else ""
+    failure = history.failure(component)
+    if failure and (earlier := _earlier(history.last_good(component), engine, wanted)):
+        if not (refusal := engine.may_open(held, earlier.wanted.spec.version)):
+            return replace(earlier, wanted=replace(earlier.wanted, failure=failure))
+        wanted = replace(wanted, no_way_back=Problem(Reason.ROLLBACK_REFUSED, refusal))
+    if refusal := engine.may_open(held, spec.version):
+        wanted = replace(wanted, blocker=Problem(Reason.VERSION_REFUSED, refusal))
+    return _Choice(wanted, stack.spec.images)
+
+
+def _earlier(revision: Revision | None, engine: Engine, wanted: Wanted) -> _Choice | None:
+    """A component as it was in a revision, by the image that ran, with what needs no new pod as it is now."""
+    if revision is None:
+        return None
+    try:
+        stack = spec_of(revision)
+    except ValidationError:
+        # A rule that is newer than the revision forbids it.
+        return None
+    spec = engine.instances(stack)[wanted.component]
+    live = {field: getattr(wanted.spec, field) for field in spec.live_fields}
+    image = revision.good[wanted.component] or spec.image
+    return _Choice(
+        replace(
+            wanted,
+            spec=spec.model_copy(update={**live, "image": image}),
+            revision=revision.components[wanted.component],
+        ),
+        stack.images,
+    )
+
+
+def _resolve_one(stack: CosStack, snapshot: Snapshot, choice: _Choice, seed: str) -> Wanted:
+    wanted = choice.wanted
+    engine, name, spec, claim = wanted.engine, wanted.name, wanted.spec, wanted.claim
+    if wanted.blocker:
+        return wanted
+    credentials, storage, shortfall = None, None, None
     if isinstance(spec, StoreSpec):
         found = _credentials(engine, name, spec, seed, snapshot)
         if isinstance(found, Problem):
             return replace(wanted, blocker=found)
         credentials = found
-        claim = _claim(stack, snapshot, name)
-        if lost := _lost(name, claim, snapshot.objects):
+        if lost := lost_volume(name, claim, snapshot.objects):
             return replace(wanted, blocker=lost)
         live = snapshot.objects.get(Ref("PersistentVolumeClaim", claim))
-        storage, shortfall = _volume(spec.storage, claim, live)
+        storage, shortfall = asked_of_volume(spec.storage, claim, live)
     context = Context(
         name=name,
-        component=component,
+        component=wanted.component,
         namespace=stack.metadata.namespace,
         spec=spec,
-        stack=stack.spec,
+        stack=stack.spec.model_copy(update={"images": choice.images}),
         stack_name=stack.metadata.name,
         credentials=credentials,
         claim=claim,
     )
-    instance = assemble(engine, context, owner_reference(stack), storage=storage, seed=seed)
+    instance = assemble(
+        engine,
+        context,
+        owner_reference(stack),
+        wanted.revision,
+        storage=storage,
+        data_version=data_version(claim, snapshot.objects),
+        seed=seed,
+    )
     needed = [ref_of(obj) for obj in instance.objects]
     if credentials:
         needed.append(Ref("Secret", seed_secret(stack.metadata.name)))
     if blocker := _conflict(needed, stack, snapshot.objects):
         return replace(wanted, blocker=blocker)
-    return replace(wanted, claim=claim, credentials=credentials, instance=instance, shortfall=shortfall)
+    return replace(wanted, credentials=credentials, instance=instance, shortfall=shortfall)
 
 
 def _is_left_over(live: Manifest, stack: CosStack) -> bool:

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from cos_controllers.changes import Apply, Delete
+from cos_controllers.conditions import refusal
 from cos_controllers.names import LABEL_STACK_COMPONENT
-from cos_controllers.observation import CheckTarget, ref_of
-from cos_controllers.plan import Apply, Delete, Plan
+from cos_controllers.observation import CheckTarget, Problem, Ref, ref_of
+from cos_controllers.plan import Plan
 from cos_operator.engines.base import PROVISION_SECONDS, EngineClient, EngineError
 from cos_operator.kube import Conflict, Forbidden, Invalid, Kube, KubeError, NamespaceTerminating
 
@@ -21,11 +23,11 @@ log = structlog.stdlib.get_logger(__name__)
 class Outcome:
     """What became of a plan.
 
-    `refusals`: message by component ("" for the stack's own objects), permanent until the spec or the cluster
+    `refusals`: problem by component ("" for the stack's own objects), permanent until the spec or the cluster
     changes. `failure`: the first passing failure, to be tried again.
     """
 
-    refusals: dict[str, str] = field(default_factory=dict)
+    refusals: dict[str, Problem] = field(default_factory=dict)
     failure: KubeError | None = None
 
 
@@ -38,7 +40,7 @@ async def execute(kube: Kube, namespace: str, plan: Plan, clients: Mapping[str, 
         # Each object may rest on those before it: no pod starts on a configuration that was not written. All rest
         # on the stack's own ("").
         if failed.isdisjoint({component, ""}) and not await _apply(kube, apply, component, outcome):
-            failed.add(component)
+            failed.update({component} if apply.vital else ())
     for delete in plan.deletes:
         await _delete(kube, namespace, delete, outcome)
     if plan.provisions and kube.write_guard:
@@ -54,7 +56,7 @@ async def _apply(kube: Kube, apply: Apply, component: str, outcome: Outcome) -> 
     except NamespaceTerminating:
         log.info("namespace is being deleted", kind=kind, object=name)
     except (Invalid, Forbidden) as error:
-        outcome.refusals.setdefault(component, f"{kind} {name}: {error}")
+        outcome.refusals.setdefault(component, refusal(Ref(kind, name), str(error)))
         log.warning("apply refused", kind=kind, object=name, error=str(error))
     except Conflict as error:
         # A pod that has gone meanwhile, or an object of this name that has come: read again and decide anew.
@@ -72,7 +74,13 @@ async def _apply(kube: Kube, apply: Apply, component: str, outcome: Outcome) -> 
 async def _delete(kube: Kube, namespace: str, delete: Delete, outcome: Outcome) -> None:
     kind, name = delete.ref
     try:
-        await kube.delete(kind, namespace, name, uid=delete.uid)
+        await kube.delete(
+            kind,
+            namespace,
+            name,
+            uid=delete.uid,
+            propagation="Orphan" if delete.orphan else "Background",
+        )
     except Conflict as error:
         log.info("not deleted: it has been replaced", kind=kind, object=name, error=str(error))
     except KubeError as error:

@@ -50,12 +50,20 @@ from cos_operator.kube_errors import (
     Unavailable,
     error_from,
 )
-from cos_operator.kube_kinds import CHILD_KINDS, KINDS, Kind, collection_path, object_path
+from cos_operator.kube_kinds import (
+    CHILD_KINDS,
+    KINDS,
+    WATCHED_KINDS,
+    Kind,
+    collection_path,
+    object_path,
+)
 
 __all__ = [
     "CHILD_KINDS",
     "KINDS",
     "READ_TIMEOUT",
+    "WATCHED_KINDS",
     "WRITE_TIMEOUT",
     "AlreadyExists",
     "Conflict",
@@ -84,6 +92,8 @@ WRITE_TIMEOUT = 4.0
 #: Connections to the API server; more requests than this wait for one (within their timeout).
 _MAX_CONNECTIONS = 32
 _PAGE_SIZE = 500
+#: Bytes of a log that are read at most.
+_LOG_BYTES = 16384
 #: Seconds between two re-readings of refused credentials.
 _RELOGIN_INTERVAL = 10.0
 _SUCCESS = range(200, 300)
@@ -221,6 +231,19 @@ class Kube:
             return await self._call(request, _Http("GET", object_path(request)))
         except NotFound:
             return None
+
+    async def log(self, namespace: str, pod: str, container: str, *, lines: int) -> str:
+        """The last lines of a container's log; "" if the pod or its log is gone."""
+        request = Request("get", "Pod", namespace, pod)
+        query = (("container", container), ("tailLines", str(lines)), ("limitBytes", str(_LOG_BYTES)))
+        try:
+            data = await self._exchange(
+                request, _Http("GET", object_path(request, "log"), query, accept="*/*")
+            )
+        except (NotFound, Invalid):
+            # A container that has ended meanwhile is a bad request.
+            return ""
+        return data.decode(errors="replace")
 
     async def list(
         self, kind: str, namespace: str | None, label_selector: str = "", field_selector: str = ""
@@ -365,6 +388,15 @@ class Kube:
         return await self._send(request, http)
 
     async def _send(self, request: Request, http: _Http) -> Manifest:
+        answer = _json_object(await self._exchange(request, http))
+        if not answer and http.accept == "application/json":
+            raise Unavailable(
+                request, f"{self._host} did not answer with a JSON object: is it an API server?"
+            )
+        return answer
+
+    async def _exchange(self, request: Request, http: _Http) -> bytes:
+        """The body of a successful answer."""
         code: int | None = None
         started = time.monotonic()
         try:
@@ -387,14 +419,9 @@ class Kube:
         finally:
             metrics.API_SECONDS.labels(request.verb, request.kind).observe(time.monotonic() - started)
             metrics.API_REQUESTS.labels(request.verb, request.kind, str(code or "unreachable")).inc()
-        answer = _json_object(data)
         if code not in _SUCCESS:
-            raise error_from(request, code, answer or _failed_checks(data), response.headers)
-        if not answer and http.accept == "application/json":
-            raise Unavailable(
-                request, f"{self._host} did not answer with a JSON object: is it an API server?"
-            )
-        return answer
+            raise error_from(request, code, _json_object(data) or _failed_checks(data), response.headers)
+        return data
 
     @property
     def _host(self) -> str:

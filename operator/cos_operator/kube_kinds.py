@@ -42,6 +42,7 @@ KINDS: Mapping[str, Kind] = {
     "Pod": Kind("v1", "pods"),
     "Event": Kind("v1", "events"),
     "Namespace": Kind("v1", "namespaces", namespaced=False),
+    "ControllerRevision": Kind("apps/v1", "controllerrevisions"),
     "StatefulSet": Kind("apps/v1", "statefulsets"),
     "Deployment": Kind("apps/v1", "deployments"),
     "PodDisruptionBudget": Kind("policy/v1", "poddisruptionbudgets"),
@@ -52,8 +53,8 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
-#: Kinds of which a stack has children.
-CHILD_KINDS = (
+#: Kinds of which a stack has children whose changes are watched.
+WATCHED_KINDS = (
     "Secret",
     "ConfigMap",
     "Service",
@@ -63,6 +64,8 @@ CHILD_KINDS = (
     "Deployment",
     "PodDisruptionBudget",
 )
+#: Kinds of which a stack has children. Nobody but the operator has a reason to touch a revision.
+CHILD_KINDS = (*WATCHED_KINDS, "ControllerRevision")
 
 
 def collection_path(request: Request) -> str:

@@ -74,6 +74,13 @@ COMPONENT_READY = Gauge(
     registry=REGISTRY,
 )
 
+ROLLBACKS = Counter(
+    "cos_stack_rollbacks_total",
+    "Changes of a component that did not serve in time and were taken back.",
+    ("namespace", "stack", "component"),
+    registry=REGISTRY,
+)
+
 _DESCRIBED = (
     INFO,
     LEADER,
@@ -86,6 +93,7 @@ _DESCRIBED = (
     EVENTS_RECEIVED,
     STACK_READY,
     COMPONENT_READY,
+    ROLLBACKS,
 )
 
 #: Components with a series, by namespace and stack: what `set_stack` and `remove_stack` must take away.
@@ -110,6 +118,7 @@ def remove_stack(namespace: str, stack: str) -> None:
     STACK_READY.remove(namespace, stack)
     for component in known:
         COMPONENT_READY.remove(namespace, stack, component)
+    ROLLBACKS.remove_by_labels({"namespace": namespace, "stack": stack})
 
 
 def stacks() -> frozenset[tuple[str, str]]:

@@ -13,15 +13,17 @@ from cos_controllers.api.stack import CosStack
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import stack_selector
 from cos_controllers.observation import CheckResult, CheckTarget, Outcome, Ref, Snapshot, WarningEvent, ref_of
-from cos_controllers.plan import questions, wanted_refs
+from cos_controllers.plan import LogSource, questions, wanted_refs
 from cos_controllers.resolve import references
 from cos_operator.engines.base import CHECK_SECONDS, EngineClient
-from cos_operator.kube import CHILD_KINDS, Kube
+from cos_operator.kube import CHILD_KINDS, Kube, KubeError
 
 log = structlog.stdlib.get_logger(__name__)
 
 #: Bytes of randomness from which the passwords of a new stack derive.
 _ENTROPY_BYTES = 32
+#: Lines of a log in which an engine says how far it is, between those about refused connections.
+_LOG_LINES = 100
 
 
 async def observe(kube: Kube, stack: CosStack, clients: Mapping[str, EngineClient]) -> Snapshot:
@@ -33,8 +35,8 @@ async def observe(kube: Kube, stack: CosStack, clients: Mapping[str, EngineClien
     snapshot = replace(snapshot, objects={**objects, **foreign})
     asked = questions(stack, snapshot)
     warnings = await _warnings(kube, stack, snapshot.objects) if asked.warnings else {}
-    checks = await _ask(asked.targets, clients)
-    return replace(snapshot, warnings=warnings, checks=checks)
+    checks, logs = await asyncio.gather(_ask(asked.targets, clients), _logs(kube, stack, asked.logs))
+    return replace(snapshot, warnings=warnings, checks=checks, logs=logs)
 
 
 async def _children(kube: Kube, stack: CosStack) -> dict[Ref, Manifest]:
@@ -68,6 +70,20 @@ async def _warnings(kube: Kube, stack: CosStack, objects: Mapping[Ref, Manifest]
         if ref:
             found[ref] = WarningEvent(event.get("reason") or "", event.get("message") or "")
     return found
+
+
+async def _logs(kube: Kube, stack: CosStack, sources: Mapping[str, LogSource]) -> dict[str, str]:
+    """The end of the logs of engines that are starting. One that cannot be read only tells nothing of progress."""
+
+    async def read(source: LogSource) -> str:
+        try:
+            return await kube.log(stack.metadata.namespace, source.pod, source.container, lines=_LOG_LINES)
+        except KubeError as error:
+            log.warning("log not read", pod=source.pod, error=str(error))
+            return ""
+
+    found = await asyncio.gather(*(read(source) for source in sources.values()))
+    return dict(zip(sources, found, strict=True))
 
 
 async def _ask(targets: Iterable[CheckTarget], clients: Mapping[str, EngineClient]) -> dict[str, CheckResult]:

@@ -12,7 +12,14 @@ import structlog
 
 from cos_controllers.api.stack import CosStack, Metadata
 from cos_controllers.api.status import ConditionStatus, ConditionType, CosStackStatus, Reason
-from cos_controllers.conditions import Notice, refused_status, turned, unknown_status, with_refusals
+from cos_controllers.conditions import (
+    Notice,
+    refused_status,
+    rolled_back,
+    turned,
+    unknown_status,
+    with_refusals,
+)
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import API_VERSION, MANAGER
 from cos_controllers.parsing import InvalidStack, parse_stack
@@ -91,6 +98,8 @@ class Reconciler:
         outcome = await execute(self._kube, key.namespace, decided, self._clients)
         status = with_refusals(stack, decided.status, outcome.refusals, self._now())
         await self._report(stack, raw, status)
+        for row in rolled_back(stack, status):
+            metrics.ROLLBACKS.labels(key.namespace, key.name, row.name).inc()
         for notice in (*decided.notices, *turned(stack, status)):
             await self._notify(stack, notice)
         if outcome.failure:

@@ -22,7 +22,7 @@ import structlog
 
 from cos_controllers.names import GROUP, LABEL_STACK, SELECTOR_MANAGED
 from cos_operator import metrics
-from cos_operator.kube import CHILD_KINDS, KINDS, Endpoint, Kube, KubeError
+from cos_operator.kube import KINDS, WATCHED_KINDS, Endpoint, Kube, KubeError
 from cos_operator.watch_streams import Streams
 
 log = structlog.stdlib.get_logger(__name__)
@@ -90,7 +90,7 @@ class Watcher:
         self._namespaces = tuple(namespaces)
         self._kubeconfig = kubeconfig
         self._context = context
-        self._streams = Streams((STACK_KIND, *CHILD_KINDS), self._namespaces, self._hand_over_gap)
+        self._streams = Streams((STACK_KIND, *WATCHED_KINDS), self._namespaces, self._hand_over_gap)
         self._thread = threading.Thread(target=self._supervise, name="watch", daemon=True)
         self._stopping = threading.Event()
         self._home: asyncio.AbstractEventLoop | None = None
@@ -253,7 +253,7 @@ class Watcher:
             ending.set()
 
         self._register(registry, STACK_KIND, lambda event: event["name"])
-        for kind in CHILD_KINDS:
+        for kind in WATCHED_KINDS:
             self._register(registry, kind, lambda event: event["labels"].get(LABEL_STACK))
         return registry
 
@@ -323,7 +323,7 @@ def _settings() -> kopf.OperatorSettings:
     # Idle workers keep their slots of a limit: none is set, and they end at once.
     settings.queueing.worker_limit = None
     settings.queueing.idle_timeout = 0.05
-    for kind in CHILD_KINDS:
+    for kind in WATCHED_KINDS:
         resource = KINDS[kind]
         key = (resource.group, resource.version, resource.plural)
         settings.watching.label_selectors[key] = SELECTOR_MANAGED

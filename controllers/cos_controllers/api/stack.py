@@ -94,9 +94,14 @@ class EngineSpec(ApiModel):
 
     version: str
 
+    live_fields: ClassVar[frozenset[str]] = frozenset()
+    """Fields that come into force without a new pod: they are no part of a component's revision."""
+
 
 class StoreSpec(EngineSpec):
     """What every engine with data of its own has."""
+
+    live_fields: ClassVar[frozenset[str]] = frozenset({"storage", "auth_secret_ref"})
 
     storage: Storage
     """The data volume."""
@@ -286,6 +291,8 @@ class TraefikSpec(EngineSpec):
     routes: Annotated[list[Route], Field(max_length=50, json_schema_extra={"x-list-map-keys": ["name"]})] = []
     """Routes; a change is served without a restart."""
 
+    live_fields: ClassVar[frozenset[str]] = frozenset({"replicas", "service", "routes"})
+
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             cel="self.routes.all(r, self.routes.exists_one(q, q.path == r.path && "
@@ -304,6 +311,21 @@ class DeletionPolicy(StrEnum):
     DELETE = "Delete"
 
 
+class RollbackMode(StrEnum):
+    """Whether a change that does not serve in time is taken back."""
+
+    AUTOMATIC = "Automatic"
+    OFF = "Off"
+
+
+class Rollback(ApiModel):
+    """What becomes of a change that does not serve in time."""
+
+    mode: RollbackMode = RollbackMode.AUTOMATIC
+    """`Automatic`: the component's last good revision runs again. `"Off"` (in quotes: YAML reads a bare Off as
+    false): the change stays, and is tried again if it was taken back."""
+
+
 class CosStackSpec(ApiModel):
     """The wanted state of a stack. Every component is optional; at least one is named."""
 
@@ -311,6 +333,13 @@ class CosStackSpec(ApiModel):
     """Stop all changes by the operator; status stays live."""
     deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
     """What becomes of volumes and credentials when the stack is deleted."""
+    progress_deadline_seconds: Annotated[int, Field(ge=10, le=86400)] = 600
+    """Seconds that a changed component may take to serve; they begin anew while the engine shows progress, such
+    as the replay of its log."""
+    rollback: Rollback = Rollback()
+    """What becomes of a change that does not serve in time."""
+    revision_history_limit: Annotated[int, Field(ge=1, le=100)] = 10
+    """Earlier revisions that are kept, besides those in which a component last served."""
     images: Images = Images()
     """Where images come from."""
     postgres: Annotated[

@@ -41,7 +41,7 @@ class Reason(StrEnum):
     STARTING = "Starting"
     """The pod runs and the engine is not ready yet."""
     NOT_STARTING = "NotStarting"
-    """The engine has not become ready for ten minutes: see the message and the pod's log."""
+    """The engine has not served within `progressDeadlineSeconds`: see the message and the pod's log."""
     RESTARTING = "Restarting"
     """The pod is being replaced, to bring a change into force."""
     PROVISIONING = "Provisioning"
@@ -62,6 +62,10 @@ class Reason(StrEnum):
     """The pod cannot be created: admission (Pod Security, quota, a webhook) refuses it."""
     VOLUME_PENDING = "VolumePending"
     """The volume is not bound: check storageClassName and the provisioner."""
+    VOLUME_RESIZING = "VolumeResizing"
+    """The volume grows; the engine serves meanwhile."""
+    GROWTH_REFUSED = "GrowthRefused"
+    """The volume's StorageClass does not let it grow: write the old size back."""
     VOLUME_LOST = "VolumeLost"
     """The data volume is gone: restore it, or delete the StatefulSet to begin with an empty one."""
     VOLUME_TERMINATING = "VolumeTerminating"
@@ -80,6 +84,13 @@ class Reason(StrEnum):
     """A Secret that the spec names does not exist: create it."""
     SECRET_INVALID = "SecretInvalid"  # noqa: S105 - a reason
     """A Secret that the spec names lacks a key or holds an unusable value."""
+    ROLLED_BACK = "RolledBack"
+    """A change did not serve in time and the last good revision runs again: correct the spec, or write the old one
+    back."""
+    ROLLBACK_REFUSED = "RollbackRefused"
+    """A change does not serve, and the last good revision may not run on the volume any more: see the message."""
+    VERSION_REFUSED = "VersionRefused"
+    """The version may not run on the volume as it is: the message names the way out."""
     NAME_CONFLICT = "NameConflict"
     """An object of a name that the stack needs belongs to someone else: rename or remove it."""
     APPLY_REFUSED = "ApplyRefused"
@@ -128,9 +139,18 @@ class ComponentStatus(ApiModel):
     binding: Binding | None = None
     """The Secret for applications."""
     desired_revision: str | None = None
-    """Hash of the pod that the spec asks for."""
+    """Revision that the spec asks for: a hash of all that makes the component's pod."""
     effective_revision: str | None = None
-    """Hash of the pod that runs."""
+    """Revision of the pod that runs."""
+    last_good_revision: str | None = None
+    """Newest revision that served, to which a failed change is taken back."""
+    failed_revision: str | None = None
+    """Revision that was taken back, as long as the spec asks for it."""
+    last_progress_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
+    """When the component last got on with a revision that does not serve yet (RFC 3339): the deadline counts
+    from here."""
+    progress: str | None = None
+    """How far the engine says that it is, for example the position in the log that it replays."""
     reason: str
     """One word for why."""
     message: str = ""
@@ -153,6 +173,8 @@ class CosStackStatus(ApiModel):
 
     observed_generation: Annotated[int, Field(ge=0)] | None = None
     """Generation of the spec that this status speaks of."""
+    revision: int | None = None
+    """Number of the ControllerRevision that holds the present spec."""
     summary: str | None = None
     """Ready components of all, for example 6/6."""
     conditions: Annotated[

@@ -60,6 +60,8 @@ from cos_controllers.k8s import (
     manifest,
 )
 from cos_controllers.names import (
+    ANNOTATION_DATA_VERSION,
+    ANNOTATION_REVISION,
     ANNOTATION_TEMPLATE,
     admin_secret,
     app_secret,
@@ -74,7 +76,7 @@ from cos_controllers.names import (
 class Instance:
     """The rendered objects of one instance, in the order in which they are applied.
 
-    `template_hash` names the pod that is wanted; `files_hash` the content of what the engine reloads.
+    `template_hash` names the pod as it is rendered; `files_hash` the content of what the engine reloads.
     """
 
     objects: tuple[Manifest, ...]
@@ -83,15 +85,21 @@ class Instance:
 
 
 def assemble(
-    engine: Engine, context: Context, owner: V1OwnerReference, storage: Storage | None = None, seed: str = ""
+    engine: Engine,
+    context: Context,
+    owner: V1OwnerReference,
+    revision: str,
+    storage: Storage | None = None,
+    data_version: str = "",
+    seed: str = "",
 ) -> Instance:
-    """Render all objects of one instance.
+    """Render all objects of one instance, its pod marked with `revision`.
 
-    `storage` is what to ask of its data volume (None without data). `seed` is kept beside the administrator's
-    credentials, so that the loss of the stack's seed Secret is no loss.
+    `storage` is what to ask of its data volume (None without data), `data_version` what has been on it. `seed` is
+    kept beside the administrator's credentials, so that the loss of the stack's seed Secret is no loss.
     """
     blueprint = engine.render(context)
-    parts = _Assembly(engine, context, owner, blueprint)
+    parts = _Assembly(engine, context, owner, blueprint, revision)
     reloaded = {name: text for name, text in blueprint.config.items() if name in blueprint.reloaded}
     objects: list[V1Secret | V1ConfigMap | V1PersistentVolumeClaim | V1Service | V1PodDisruptionBudget] = []
     if context.credentials:
@@ -104,7 +112,7 @@ def assemble(
     if blueprint.files:
         objects.append(parts.files())
     if storage:
-        objects.append(parts.claim(storage))
+        objects.append(parts.claim(storage, data_version))
     objects.append(parts.service())
     if blueprint.replicas is not None and blueprint.replicas > 1:
         objects.append(parts.disruption_budget())
@@ -140,7 +148,12 @@ class _Assembly:
     """The object builders of one instance."""
 
     def __init__(
-        self, engine: Engine, context: Context, owner: V1OwnerReference, blueprint: Blueprint
+        self,
+        engine: Engine,
+        context: Context,
+        owner: V1OwnerReference,
+        blueprint: Blueprint,
+        revision: str,
     ) -> None:
         self._engine = engine
         self._context = context
@@ -158,6 +171,7 @@ class _Assembly:
                     labels=template.metadata.labels if template.metadata else None,
                     annotations={
                         **context.spec.pod_metadata.annotations,
+                        ANNOTATION_REVISION: revision,
                         ANNOTATION_TEMPLATE: self.template_hash,
                     },
                 )
@@ -203,11 +217,12 @@ class _Assembly:
             data=encoded(self._blueprint.files),
         )
 
-    def claim(self, storage: Storage) -> V1PersistentVolumeClaim:
+    def claim(self, storage: Storage, data_version: str) -> V1PersistentVolumeClaim:
+        held = {ANNOTATION_DATA_VERSION: data_version} if data_version else None
         return V1PersistentVolumeClaim(
             api_version="v1",
             kind="PersistentVolumeClaim",
-            metadata=self._meta(self._context.claim, data=True),
+            metadata=self._meta(self._context.claim, data=True, annotations=held),
             spec=V1PersistentVolumeClaimSpec(
                 access_modes=["ReadWriteOnce"],
                 storage_class_name=storage.storage_class_name,
@@ -322,6 +337,8 @@ class _Assembly:
         return container.model_copy(
             update={
                 "image": image_of(self._engine, context.spec, context.stack.images),
+                # Without a message of its own a container that fails ends with the last lines of its log.
+                "termination_message_policy": "FallbackToLogsOnError",
                 "image_pull_policy": context.stack.images.pull_policy.value,
                 "security_context": V1SecurityContext(
                     allow_privilege_escalation=False,

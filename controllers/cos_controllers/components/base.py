@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -117,8 +118,15 @@ class Engine(Protocol):
     def repository(self) -> str:
         """Repository of the default image, for example ``docker.elastic.co/elasticsearch/elasticsearch``."""
 
+    @property
+    def progress(self) -> re.Pattern[str] | None:
+        """What a starting engine's log says of how far it is; None if it says nothing that must go on to rise."""
+
     def tag(self, version: str) -> str:
         """Tag of the default image for a version of the spec."""
+
+    def may_open(self, data: str, target: str) -> str:
+        """Why version `target` may not run on a volume that `data` has run on, with the way out; "" if it may."""
 
     def instances(self, spec: CosStackSpec) -> Mapping[str, EngineSpec]:
         """The instances that a spec asks for, by component name."""

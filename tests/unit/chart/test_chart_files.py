@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cos_controllers.plan import PRUNED_KINDS
+from cos_controllers.changes import PRUNED_KINDS
 from cos_operator.kube_kinds import KINDS
 from cos_operator.observe import CHILD_KINDS
 from cos_operator.settings import OperatorSettings
@@ -144,7 +144,7 @@ def test_rights_are_those_that_the_operator_uses() -> None:
     assert "create" not in verbs["pods"], "workloads make pods"
     assert not verbs["cosstacks"] & {"create", "update", "patch", "delete"}, "a spec is the user's"
     assert verbs["cosstacks/status"] == {"patch"}
-    own = {"cosstacks", "cosstacks/status", "cosstacks/finalizers", "events"}
+    own = {"cosstacks", "cosstacks/status", "cosstacks/finalizers", "events", "pods/log"}
     assert set(verbs) - own == {plural[kind] for kind in CHILD_KINDS}
 
 

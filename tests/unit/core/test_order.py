@@ -45,25 +45,56 @@ def test_components_are_restarted_one_at_a_time() -> None:
     assert world.status["summary"] == "2/2"
 
 
-def test_a_change_that_fails_on_one_component_is_not_tried_on_the_next() -> None:
+def test_a_spec_that_fails_on_one_component_is_not_tried_on_the_next() -> None:
     world = changed_world()
     replaced(world)
+    neo4j = world.pods()["cos-neo4j-0"]
+    world.unready.add("redis")
+    for _ in range(6):
+        world.settle()
+        assert "cos-neo4j-0" not in replaced(world)
+        assert world.row("neo4j")["reason"] == "Waiting"
+        world.now += timedelta(minutes=4)
+    world.unready.clear()
     world.settle()
-    broken = world.objects[Ref("Pod", "cos-redis-0")]
-    waiting = {"reason": "ImagePullBackOff", "message": "no such image"}
-    broken["status"] = {
-        "conditions": [],
-        "containerStatuses": [{"name": "redis", "state": {"waiting": waiting}}],
-    }
-    for _ in range(5):
-        assert replaced(world) == []
-        world.now += timedelta(hours=1)
-    assert world.row("redis")["reason"] == "ImagePullFailed"
-    assert world.row("neo4j")["message"] == "a change waits until redis serves again"
+    world.step()
+    assert world.row("redis")["reason"] == "RolledBack"
+    assert "redis did not serve with its part" in world.row("neo4j")["message"]
+    assert world.pods()["cos-neo4j-0"] == neo4j
     world.spec = {**CHANGED, "redis": {"maxClients": 61}}
+    world.converge()
+    assert world.status["summary"] == "2/2", "the mended spec goes on to the others"
+    assert world.pods()["cos-neo4j-0"] != neo4j
+
+
+def test_what_was_taken_back_holds_up_no_later_spec() -> None:
+    world = changed_world()
+    world.spec = {**TWO, "redis": {"maxClients": 60}}
+    world.unready.add("redis")
+    for _ in range(6):
+        world.step()
+        world.settle()
+        world.now += timedelta(minutes=4)
+    world.unready.clear()
+    world.settle()
+    world.spec = CHANGED
     world.step()
     world.settle()
-    assert replaced(world) == ["cos-redis-0"], "the mended one goes on"
+    assert replaced(world) == ["cos-neo4j-0"]
+    assert world.row("redis")["reason"] == "RolledBack", "an edit elsewhere does not try it again"
+
+
+def test_nobody_waits_for_ever_for_one_that_fails_for_reasons_of_its_own() -> None:
+    world = World(TWO)
+    world.converge()
+    world.unready.add("redis")
+    world.settle()
+    world.spec = {**TWO, "neo4j": CHANGED["neo4j"]}
+    world.step()
+    world.settle()
+    assert replaced(world) == []
+    world.now += timedelta(minutes=11)
+    assert replaced(world) == ["cos-neo4j-0"]
 
 
 def test_a_component_that_does_not_serve_writes_holds_others_up() -> None:

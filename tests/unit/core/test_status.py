@@ -14,8 +14,9 @@ from cos_controllers.api.quantity import is_positive_quantity, parse_quantity
 from cos_controllers.api.stack import CosStackSpec
 from cos_controllers.api.status import CosStackStatus, Reason
 from cos_controllers.components.redis import Redis
-from cos_controllers.conditions import refused_status, unknown_status, with_refusals
+from cos_controllers.conditions import refusal, refused_status, unknown_status, with_refusals
 from cos_controllers.images import image_of
+from cos_controllers.observation import Ref
 from cos_controllers.parsing import InvalidStack, parse_stack
 
 
@@ -66,7 +67,9 @@ def test_what_the_api_server_refuses_is_in_the_row_and_in_the_conditions() -> No
     world = ready_world()
     decided = world.decide()
     later = START + timedelta(hours=1)
-    status = with_refusals(world.stack, decided.status, {"redis": "Service cos-redis: no"}, later)
+    status = with_refusals(
+        world.stack, decided.status, {"redis": refusal(Ref("Service", "cos-redis"), "no")}, later
+    )
     row = status.components[0]
     assert (row.ready, row.reason, row.message) == (False, "ApplyRefused", "Service cos-redis: no")
     assert status.summary == "0/1"
@@ -74,7 +77,7 @@ def test_what_the_api_server_refuses_is_in_the_row_and_in_the_conditions() -> No
     assert conditions(status)["Ready"] == ("False", "ApplyRefused")
     assert conditions(status)["Available"] == ("True", "Serving"), "it goes on serving"
     assert with_refusals(world.stack, decided.status, {}, later) is decided.status
-    own = with_refusals(world.stack, decided.status, {"": "Secret cos-seed: no"}, later)
+    own = with_refusals(world.stack, decided.status, {"": refusal(Ref("Secret", "cos-seed"), "no")}, later)
     assert own.components[0].ready is True
     assert conditions(own)["Ready"] == ("False", "ApplyRefused")
 

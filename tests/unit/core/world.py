@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,11 +11,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cos_controllers.api.stack import CosStack
+from cos_controllers.changes import Apply, Delete
+from cos_controllers.conditions import timestamp
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import LABEL_STACK_COMPONENT
 from cos_controllers.observation import CheckResult, Outcome, Ref, Snapshot, WarningEvent, ref_of
 from cos_controllers.parsing import parse_stack
-from cos_controllers.plan import Apply, Delete, Plan, plan
+from cos_controllers.plan import Plan, plan
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -35,6 +38,8 @@ class World:
     references: dict[str, Manifest] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     unready: set[str] = field(default_factory=set)
+    bad_images: set[str] = field(default_factory=set)
+    logs: dict[str, str] = field(default_factory=dict)
     warnings: dict[Ref, WarningEvent] = field(default_factory=dict)
     now: datetime = START
     generation: int = 1
@@ -61,6 +66,7 @@ class World:
             references=self.references,
             checks=checks,
             warnings=self.warnings,
+            logs=self.logs,
             entropy=next(self._serial).to_bytes(32, "big"),
         )
 
@@ -75,6 +81,7 @@ class World:
         """One write of the operator, as the API server would take it."""
         if isinstance(action, Delete):
             live = self.objects.get(action.ref)
+            assert not action.orphan, "not simulated"
             if live and live["metadata"]["uid"] == action.uid:
                 del self.objects[action.ref]
                 self.deleted.append(action.ref)
@@ -86,6 +93,11 @@ class World:
             self.objects[ref] = merge({"metadata": metadata}, action.obj)
         else:
             changed = merge(live, action.obj)
+            # What we owned and no longer want goes away.
+            if ref.kind == "ControllerRevision":
+                changed["metadata"]["annotations"] = action.obj["metadata"].get("annotations", {})
+            if ref.kind == "Deployment" and "paused" not in action.obj["spec"]:
+                changed["spec"].pop("paused", None)
             if changed.get("spec") != live.get("spec"):
                 changed["metadata"]["generation"] += 1
             self.objects[ref] = changed
@@ -125,14 +137,33 @@ class World:
                     del self.objects[ref]
                     continue
                 component = pod["metadata"]["labels"][LABEL_STACK_COMPONENT]
-                ready = "False" if component in self.unready else "True"
-                pod["status"]["conditions"] = [{"type": "Ready", "status": ready}]
+                self._run_pod(pod, ready=component not in self.unready)
+
+    def _run_pod(self, pod: Manifest, *, ready: bool) -> None:
+        """Kubelet: an image that is known to be bad is not pulled; all else runs, and may become ready."""
+        container = pod["spec"]["containers"][0]
+        status = {"name": container["name"], "ready": ready, "restartCount": 0, "lastState": {}}
+        if container["image"] in self.bad_images:
+            waiting = {"reason": "ImagePullBackOff", "message": f"no image {container['image']}"}
+            status |= {"ready": False, "imageID": "", "state": {"waiting": waiting}}
+        else:
+            digest = hashlib.sha256(container["image"].partition("@")[0].encode()).hexdigest()
+            repository = container["image"].partition("@")[0].rpartition(":")[0]
+            image = container["image"] if "@" in container["image"] else f"{repository}@sha256:{digest}"
+            status |= {"imageID": image, "state": {"running": {}}}
+        pod["status"]["containerStatuses"] = [status]
+        state = "True" if status["ready"] else "False"
+        before = next(iter(pod["status"]["conditions"]), {})
+        since = before.get("lastTransitionTime") if before.get("status") == state else timestamp(self.now)
+        condition = {"type": "Ready", "status": state, "lastTransitionTime": since}
+        pod["status"]["conditions"] = [condition]
 
     def _ensure_pod(self, workload: Manifest, name: str) -> None:
         ref = Ref("Pod", name)
         template = workload["spec"]["template"]
         live = self.objects.get(ref)
-        if workload["kind"] == "Deployment" and live and not _from_template(live, template):
+        paused = workload["spec"].get("paused")
+        if workload["kind"] == "Deployment" and live and not paused and not _from_template(live, template):
             live = None
         if live is None:
             owner = {"kind": workload["kind"], "name": workload["metadata"]["name"], "controller": True}
@@ -152,13 +183,14 @@ class World:
                 "status": {"podIP": "10.1.0.1", "conditions": []},
             }
 
-    def converge(self, limit: int = 20) -> Plan:
-        """Passes of operator and cluster until nothing is left to do."""
+    def converge(self, limit: int = 60) -> Plan:
+        """Passes of operator and cluster until nothing is left to do, and no clock runs."""
         for _ in range(limit):
             decided = self.step()
             self.settle()
-            self.now += timedelta(seconds=2)
-            if not (decided.applies or decided.deletes or decided.provisions):
+            self.now += timedelta(seconds=max(decided.requeue_after, 1))
+            waits = any("lastProgressTime" in row for row in self.status["components"])
+            if not (decided.applies or decided.deletes or decided.provisions or waits):
                 self.step()
                 return self.decide()
         raise AssertionError(f"no rest after {limit} passes: {decided}")

@@ -23,9 +23,11 @@ def test_series_follow_the_stack() -> None:
     metrics.set_stack("ns", "cos", ready=False, components={"redis": False})
     assert not any("neo4j" in line for line in series("cos_stack_component_ready"))
     assert metrics.stacks() == {("ns", "cos"), ("ns", "other")}
+    for stack in ("cos", "other"):
+        metrics.ROLLBACKS.labels("ns", stack, "redis").inc()
     metrics.remove_stack("ns", "cos")
     metrics.remove_stack("ns", "never-existed")
-    for name in ("cos_stack_ready", "cos_stack_component_ready"):
+    for name in ("cos_stack_ready", "cos_stack_component_ready", "cos_stack_rollbacks_total"):
         assert {'stack="other"' in line for line in series(name)} == {True}
     metrics.remove_stack("ns", "other")
     assert not metrics.stacks()
@@ -45,6 +47,7 @@ def test_the_table_is_what_is_exposed_and_follows_the_conventions() -> None:
         "cos_operator_events_received_total": ("counter", ("kind",)),
         "cos_stack_ready": ("gauge", ("namespace", "stack")),
         "cos_stack_component_ready": ("gauge", ("namespace", "stack", "component")),
+        "cos_stack_rollbacks_total": ("counter", ("namespace", "stack", "component")),
     }
     assert all(help_text.endswith(".") for *_, help_text in metrics.table())
     metrics.register_process("1.2.3")

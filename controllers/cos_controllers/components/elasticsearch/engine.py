@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -38,6 +39,7 @@ from cos_controllers.components.parts import (
     scratch,
     startup_probe,
 )
+from cos_controllers.components.versions import is_older, parts
 from cos_controllers.credentials import Login
 from cos_controllers.k8s import V1Container, V1ContainerPort
 
@@ -64,11 +66,26 @@ class Elasticsearch:
     ports: tuple[Port, ...] = (Port("http", PORT),)
     ops_port: int | None = None
     accounts: Accounts = ACCOUNTS
+    progress: re.Pattern[str] | None = None
     repository: str = "docker.elastic.co/elasticsearch/elasticsearch"
 
     def tag(self, version: str) -> str:
         """The version is the tag."""
         return version
+
+    def may_open(self, data: str, target: str) -> str:
+        """A node refuses data of any newer version, patches included; 8 reads what 7.17 wrote, and nothing older."""
+        if is_older(target, data, precision=3):
+            return (
+                f"Elasticsearch {target} refuses data that {data} has opened: write {data} or newer, or restore a "
+                "snapshot to an empty volume"
+            )
+        if parts(target)[:1] != parts(data)[:1] and parts(data)[:2] not in {(), (7, 17)}:
+            return (
+                f"Elasticsearch {target} cannot open data of {data}: upgrade it to the last minor of its major "
+                "first, or restore a snapshot to an empty volume"
+            )
+        return ""
 
     def instances(self, spec: CosStackSpec) -> Mapping[str, ElasticsearchSpec]:
         """At most one instance."""

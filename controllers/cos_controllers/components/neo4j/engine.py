@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -34,6 +35,7 @@ from cos_controllers.components.parts import (
     scratch,
     startup_probe,
 )
+from cos_controllers.components.versions import is_older, parts
 from cos_controllers.credentials import Login
 from cos_controllers.k8s import V1Container, V1ContainerPort, V1ExecAction
 
@@ -68,11 +70,26 @@ class Neo4j:
     ports: tuple[Port, ...] = (Port("bolt", BOLT_PORT), Port("http", HTTP_PORT))
     ops_port: int | None = None
     accounts: Accounts = ACCOUNTS
+    progress: re.Pattern[str] | None = None
     repository: str = "neo4j"
 
     def tag(self, version: str) -> str:
         """The Community Edition of a version."""
         return f"{version}-community"
+
+    def may_open(self, data: str, target: str) -> str:
+        """A minor version migrates the system database, once and for all; majors need `neo4j-admin migrate`."""
+        if is_older(target, data, precision=2):
+            return (
+                f"Neo4j {target} may not open data that {data} has opened: write {data} or newer, or load a dump "
+                "into an empty volume"
+            )
+        if parts(data) and parts(target)[:1] != parts(data)[:1]:
+            return (
+                f"Neo4j {target} cannot open data of {data}: migrate a dump of it with neo4j-admin and load it into "
+                "an empty volume"
+            )
+        return ""
 
     def instances(self, spec: CosStackSpec) -> Mapping[str, Neo4jSpec]:
         """At most one instance."""

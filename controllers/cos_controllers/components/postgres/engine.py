@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -30,6 +31,7 @@ from cos_controllers.components.postgres import paths
 from cos_controllers.components.postgres.accounts import ADMIN, APP, DATABASE, PROBE, accounts_sql
 from cos_controllers.components.postgres.config import PORT, hba_conf, ident_conf, postgresql_conf
 from cos_controllers.components.postgres.scripts import INIT_SCRIPT, PROBE_SCRIPT, RUN_SCRIPT
+from cos_controllers.components.versions import parts
 from cos_controllers.credentials import Login
 from cos_controllers.k8s import V1Container, V1ContainerPort
 
@@ -37,6 +39,9 @@ from cos_controllers.k8s import V1Container, V1ContainerPort
 POSTGRES_UID = 999
 
 ACCOUNTS = Accounts(admin=ADMIN, app=APP, probe=PROBE, database=DATABASE)
+
+#: Crash recovery says every ten seconds how far it is (`log_startup_progress_interval`).
+REDO = re.compile(r"redo in progress, elapsed time: .*, current LSN: ([0-9A-F]+/[0-9A-F]+)")
 
 #: Share of the memory limit that parallel queries may take in /dev/shm.
 _SHM_PERCENT = 25
@@ -50,11 +55,21 @@ class Postgres:
     ports: tuple[Port, ...] = (Port("postgres", PORT),)
     ops_port: int | None = None
     accounts: Accounts = ACCOUNTS
+    progress: re.Pattern[str] | None = REDO
     repository: str = "postgres"
 
     def tag(self, version: str) -> str:
         """The version is the tag (Debian variant: bash, and `postgres` with uid 999)."""
         return version
+
+    def may_open(self, data: str, target: str) -> str:
+        """Minors share their files in both directions; a major needs pg_upgrade, which the operator does not run."""
+        if parts(data)[:1] in {(), parts(target)[:1]}:
+            return ""
+        return (
+            f"Postgres {target} cannot open data of Postgres {data}, and the operator has no pg_upgrade: write "
+            f"version {data}, or add an instance of another name and copy the data with pg_dump"
+        )
 
     def instances(self, spec: CosStackSpec) -> Mapping[str, PostgresSpec]:
         """``postgres-<name>`` for each."""

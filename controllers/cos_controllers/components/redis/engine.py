@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -26,6 +27,7 @@ from cos_controllers.components.parts import (
     startup_probe,
 )
 from cos_controllers.components.redis.config import PROBE_SCRIPT, redis_conf, users_acl
+from cos_controllers.components.versions import is_older
 from cos_controllers.credentials import Login
 from cos_controllers.k8s import V1Container, V1ContainerPort
 
@@ -46,11 +48,21 @@ class Redis:
     ports: tuple[Port, ...] = (Port("redis", PORT),)
     ops_port: int | None = None
     accounts: Accounts = ACCOUNTS
+    progress: re.Pattern[str] | None = None
     repository: str = "redis"
 
     def tag(self, version: str) -> str:
         """The version is the tag (Debian variant: it has bash, which the probes need)."""
         return version
+
+    def may_open(self, data: str, target: str) -> str:
+        """A minor version may raise the version of the dump format, which older servers refuse to load."""
+        if is_older(target, data, precision=2):
+            return (
+                f"Redis {target} may not read what Redis {data} has written: write {data} or newer, or begin with "
+                "an empty volume and load the data anew"
+            )
+        return ""
 
     def instances(self, spec: CosStackSpec) -> Mapping[str, RedisSpec]:
         """At most one instance."""
@@ -72,7 +84,8 @@ class Redis:
             working_dir="/data",
             ports=[V1ContainerPort(name="redis", container_port=PORT)],
             resources=requirements(spec.resources),
-            startup_probe=startup_probe(run("bash", probe, "ready")),
+            # Alive is enough: loading a large file may take longer than any limit.
+            startup_probe=startup_probe(run("bash", probe, "alive")),
             readiness_probe=readiness_probe(run("bash", probe, "ready")),
             liveness_probe=liveness_probe(run("bash", probe, "alive")),
             volume_mounts=[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -53,11 +54,16 @@ class Traefik:
     ports: tuple[Port, ...] = (Port("web", 80, WEB_PORT),)
     ops_port: int | None = OPS_PORT
     accounts: Accounts | None = None
+    progress: re.Pattern[str] | None = None
     repository: str = "traefik"
 
     def tag(self, version: str) -> str:
         """The version is the tag."""
         return version
+
+    def may_open(self, data: str, target: str) -> str:  # noqa: ARG002 - an engine without data
+        """Always: there is no volume."""
+        return ""
 
     def instances(self, spec: CosStackSpec) -> Mapping[str, TraefikSpec]:
         """At most one instance."""

@@ -1,0 +1,182 @@
+"""What differs between the objects that are wanted and those that are there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cos_controllers.api.stack import CosStack, DeletionPolicy
+from cos_controllers.diagnose import is_current, pods_of, workload_ref
+from cos_controllers.drift import needs_apply
+from cos_controllers.history import History
+from cos_controllers.k8s import Manifest
+from cos_controllers.names import (
+    ANNOTATION_FILES,
+    ANNOTATION_TEMPLATE,
+    LABEL_STACK_COMPONENT,
+    child_name,
+    config_map,
+    files_secret,
+)
+from cos_controllers.observation import Ref, Snapshot, ref_of
+from cos_controllers.ownership import controller_of, is_credential, is_ours, without_owner
+from cos_controllers.resolve import Resolution, Wanted
+
+#: Kinds of which an object is deleted when it is no longer rendered. Volumes never are.
+PRUNED_KINDS = frozenset(
+    {"StatefulSet", "Deployment", "Service", "ConfigMap", "Secret", "PodDisruptionBudget"}
+)
+
+#: Fields of a workload's spec that the API server lets nobody change.
+_IMMUTABLE = {
+    "StatefulSet": ("selector", "serviceName", "podManagementPolicy"),
+    "Deployment": ("selector",),
+}
+
+
+@dataclass(frozen=True)
+class Apply:
+    """Server-side apply of an object. Without `force`, where the object is new: nothing is taken over.
+
+    Objects that follow of the same component rest on a `vital` one, and wait if it is refused.
+    """
+
+    obj: Manifest
+    force: bool = True
+    vital: bool = True
+
+
+@dataclass(frozen=True)
+class Delete:
+    """Deletion of the object with this UID, with `orphan` of it alone; `why` becomes an Event, if any."""
+
+    ref: Ref
+    uid: str
+    why: str = ""
+    orphan: bool = False
+
+
+def applies(resolution: Resolution, snapshot: Snapshot) -> tuple[Apply, ...]:
+    """What is missing or differs, each object after those that it rests on."""
+    found = []
+    held_back = {workload_ref(wanted) for wanted in resolution.components if _is_held_back(wanted, snapshot)}
+    for rendered in resolution.objects():
+        ref = ref_of(rendered)
+        obj = rendered | {"spec": rendered["spec"] | {"paused": True}} if ref in held_back else rendered
+        live = snapshot.objects.get(ref)
+        if live is None:
+            found.append(Apply(obj, force=False))
+        elif needs_apply(obj, live):
+            # A volume that may not grow is still the volume that it was.
+            found.append(Apply(obj, vital=ref.kind != "PersistentVolumeClaim"))
+    return (*found, *_nudges(resolution, snapshot))
+
+
+def _is_held_back(wanted: Wanted, snapshot: Snapshot) -> bool:
+    """Whether a Deployment is only rendered otherwise than its pods, all of the wanted revision, were.
+
+    By a new version of the operator, say. That restarts nothing: it comes into force with the next change. (A
+    StatefulSet has `OnDelete` for that.)
+    """
+    if not wanted.instance or workload_ref(wanted).kind != "Deployment":
+        return False
+    pods = pods_of(wanted, snapshot)
+    templates = {(pod["metadata"].get("annotations") or {}).get(ANNOTATION_TEMPLATE) for pod in pods}
+    return (
+        all(is_current(pod, wanted) for pod in pods)
+        and len(templates) == 1
+        and templates != {wanted.instance.template_hash}
+    )
+
+
+def remade(resolution: Resolution, snapshot: Snapshot) -> tuple[Delete, ...]:
+    """Workloads that differ in what cannot be changed: deleted without their pods, which their successors adopt."""
+    found = []
+    for obj in resolution.objects():
+        live = snapshot.objects.get(ref_of(obj))
+        fields = _IMMUTABLE.get(obj["kind"], ())
+        if live and any(live["spec"].get(field) != obj["spec"].get(field) for field in fields):
+            kind, name = ref_of(obj)
+            why = f"{kind} {name} is made anew around its pods, to change what cannot be changed in place"
+            found.append(Delete(ref_of(obj), live["metadata"]["uid"], why, orphan=True))
+    return tuple(found)
+
+
+def released(resolution: Resolution, stack: CosStack, snapshot: Snapshot) -> list[Apply]:
+    """Data of removed and blocked components that must not go with the stack, though it was once to.
+
+    Volumes and credentials that are rendered get or lose their owner where they are rendered.
+    """
+    if stack.spec.deletion_policy is not DeletionPolicy.RETAIN:
+        return []
+    rendered = {ref_of(obj) for obj in resolution.objects()}
+    return [
+        Apply(without_owner(obj))
+        for ref, obj in sorted(snapshot.objects.items())
+        if ref not in rendered
+        and (ref.kind == "PersistentVolumeClaim" or is_credential(ref, obj, stack))
+        and controller_of(obj)
+        and is_ours(obj, stack)
+    ]
+
+
+def _nudges(resolution: Resolution, snapshot: Snapshot) -> list[Apply]:
+    """Touch pods whose mounted files changed: kubelet then refreshes them at once, not after a minute."""
+    found = []
+    for wanted in resolution.components:
+        for pod in pods_of(wanted, snapshot) if wanted.instance else ():
+            metadata = pod["metadata"]
+            files_hash = wanted.instance.files_hash if wanted.instance else ""
+            if (metadata.get("annotations") or {}).get(ANNOTATION_FILES) == files_hash:
+                continue
+            touched = {
+                "name": metadata["name"],
+                "namespace": metadata["namespace"],
+                "uid": metadata["uid"],
+                "annotations": {ANNOTATION_FILES: files_hash},
+            }
+            found.append(Apply({"apiVersion": "v1", "kind": "Pod", "metadata": touched}))
+    return found
+
+
+def pruned(resolution: Resolution, stack: CosStack, snapshot: Snapshot) -> tuple[Delete, ...]:
+    """Objects of ours that are no longer rendered. Volumes and credentials stay; so does all of a blocked one."""
+    wanted = {ref_of(obj) for obj in resolution.objects()}
+    blocked = {item.component for item in resolution.components if not item.instance}
+    found = []
+    for ref, obj in sorted(snapshot.objects.items()):
+        labels = obj["metadata"].get("labels") or {}
+        if (
+            ref.kind in PRUNED_KINDS
+            and ref not in wanted
+            and is_ours(obj, stack)
+            and labels.get(LABEL_STACK_COMPONENT) not in blocked
+            and _is_rendered_name(ref, obj, stack)
+            and not obj["metadata"].get("deletionTimestamp")
+        ):
+            found.append(Delete(ref, obj["metadata"]["uid"]))
+    return tuple(found)
+
+
+def _is_rendered_name(ref: Ref, obj: Manifest, stack: CosStack) -> bool:
+    """Whether the name is one that rendering gives, credentials left out. A copy that a user made has another."""
+    name = child_name(
+        stack.metadata.name, (obj["metadata"].get("labels") or {}).get(LABEL_STACK_COMPONENT, "")
+    )
+    return ref.name in {name, config_map(name), files_secret(name)}
+
+
+def revisions(history: History, stack: CosStack, snapshot: Snapshot) -> list[Apply]:
+    """The present spec and what was learnt of it, if that is not stored yet."""
+    intent = history.current.manifest(stack)
+    live = snapshot.objects.get(ref_of(intent))
+    if live is None:
+        return [Apply(intent, force=False, vital=False)]
+    return [Apply(intent, vital=False)] if is_ours(live, stack) and needs_apply(intent, live) else []
+
+
+def forgotten(history: History, stack: CosStack) -> list[Delete]:
+    """Revisions beyond `revisionHistoryLimit`."""
+    return [
+        Delete(Ref("ControllerRevision", revision.name), revision.uid)
+        for revision in history.superfluous(stack.spec.revision_history_limit)
+    ]

@@ -1,0 +1,146 @@
+"""Whether a change gets on: the clock of each component, and what is learnt when it stops. See docs/adr/0010."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from cos_controllers.api.stack import CosStack, RollbackMode
+from cos_controllers.api.status import ComponentStatus, Reason
+from cos_controllers.conditions import previous_row, timestamp
+from cos_controllers.diagnose import Assessment, pods_of, ready_since, serves_wanted
+from cos_controllers.history import Failure, History
+from cos_controllers.k8s import Manifest
+from cos_controllers.observation import Snapshot
+from cos_controllers.resolve import Wanted
+from cos_controllers.volumes import container_statuses
+
+#: A revision is good once it has served for so long: one that ends after a second is not.
+SETTLED = timedelta(seconds=10)
+
+Assessed = list[tuple[Wanted, Assessment]]
+
+
+def with_clocks(
+    stack: CosStack,
+    assessed: Assessed,
+    snapshot: Snapshot,
+    history: History,
+    held: Collection[str],
+    now: datetime,
+) -> Assessed:
+    """Each assessment with the time of the component's last progress, and how far it says that it is.
+
+    No clock runs while the wanted revision serves and is known to be good, nor for a component in `held` (it waits
+    for others), a blocked one, or a paused stack.
+    """
+    judged: Assessed = []
+    for wanted, found in assessed:
+        serves = serves_wanted(wanted, found, snapshot)
+        known = bool(wanted.failure) or history.is_good(wanted.component)
+        if stack.spec.paused or not wanted.instance or wanted.component in held or (serves and known):
+            judged.append((wanted, found))
+            continue
+        row = _same_attempt(stack, wanted)
+        progress = _progress(wanted, snapshot) or (row.progress if row else None)
+        since = row.last_progress_time if row and row.progress == progress else None
+        since = since or timestamp(now)
+        late = found.reason is Reason.STARTING and _is_late(stack, since, now)
+        reason = Reason.NOT_STARTING if late else found.reason
+        judged.append((wanted, replace(found, reason=reason, last_progress_time=since, progress=progress)))
+    return judged
+
+
+def is_overdue(stack: CosStack, wanted: Wanted, now: datetime) -> bool:
+    """Whether the component's time was up already when its status was written."""
+    row = _same_attempt(stack, wanted)
+    return row is not None and _is_late(stack, row.last_progress_time, now)
+
+
+def learn(
+    stack: CosStack, assessed: Assessed, snapshot: Snapshot, history: History, now: datetime
+) -> History:
+    """The history with what this pass has shown: components that have settled, and those whose time is up."""
+    good: dict[str, str] = {}
+    failed: dict[str, Failure] = {}
+    for wanted, found in assessed:
+        if not wanted.instance or wanted.failure:
+            continue
+        if serves_wanted(wanted, found, snapshot):
+            pods = pods_of(wanted, snapshot)
+            if not history.is_good(wanted.component) and _have_settled(pods, now):
+                good[wanted.component] = _image(pods)
+        elif (
+            stack.spec.rollback.mode is RollbackMode.AUTOMATIC
+            and not history.is_good(wanted.component)
+            and history.last_good(wanted.component)
+            and not wanted.no_way_back
+            and _is_late(stack, found.last_progress_time, now)
+        ):
+            reason, message = _cause(stack, wanted, found)
+            failed[wanted.component] = Failure(
+                wanted.desired, reason, message, timestamp(now), history.current.name
+            )
+    return history.learn(good, failed)
+
+
+def seconds_to_next(stack: CosStack, assessed: Assessed, snapshot: Snapshot, now: datetime) -> float | None:
+    """Seconds until a clock tells something new: a revision has settled, or its time is up."""
+    waits = []
+    for wanted, found in assessed:
+        if found.last_progress_time is None:
+            continue
+        if serves_wanted(wanted, found, snapshot):
+            since = max(filter(None, map(ready_since, pods_of(wanted, snapshot))), default=now)
+            waits.append(since + SETTLED - now)
+        else:
+            waits.append(datetime.fromisoformat(found.last_progress_time) + _deadline(stack) - now)
+    return min((wait.total_seconds() for wait in waits if wait > timedelta()), default=None)
+
+
+def _same_attempt(stack: CosStack, wanted: Wanted) -> ComponentStatus | None:
+    """The stored row, if it speaks of what is wanted now."""
+    row = previous_row(stack, wanted.component)
+    failed = wanted.failure.revision if wanted.failure else None
+    if row and (row.desired_revision, row.failed_revision) == (wanted.desired, failed):
+        return row
+    return None
+
+
+def _deadline(stack: CosStack) -> timedelta:
+    return timedelta(seconds=stack.spec.progress_deadline_seconds)
+
+
+def _is_late(stack: CosStack, since: str | None, now: datetime) -> bool:
+    return since is not None and now - datetime.fromisoformat(since) >= _deadline(stack)
+
+
+def _progress(wanted: Wanted, snapshot: Snapshot) -> str | None:
+    """The last thing that the engine's log says of how far it is."""
+    pattern = wanted.engine.progress
+    found = pattern.findall(snapshot.logs.get(wanted.component, "")) if pattern else []
+    return str(found[-1]) if found else None
+
+
+def _have_settled(pods: list[Manifest], now: datetime) -> bool:
+    since = [ready_since(pod) for pod in pods]
+    return bool(since) and all(moment is not None and now - moment >= SETTLED for moment in since)
+
+
+def _image(pods: list[Manifest]) -> str:
+    """The image by digest, as kubelet pulled it; "" if it does not say so (an image that was loaded by hand)."""
+    for pod in pods:
+        for status in container_statuses(pod):
+            image = str(status.get("imageID") or "")
+            if "@sha256:" in image:
+                return image
+    return ""
+
+
+def _cause(stack: CosStack, wanted: Wanted, found: Assessment) -> tuple[str, str]:
+    """Why it does not serve. What the API server refused is in the stored row only."""
+    row = previous_row(stack, wanted.component)
+    if row and row.reason == Reason.APPLY_REFUSED:
+        return row.reason, row.message
+    return found.reason.value, found.message

@@ -1,0 +1,111 @@
+"""The data volume of an instance: which one it is, what is asked of it, and what has been on it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from cos_controllers.api.common import Storage
+from cos_controllers.api.quantity import parse_quantity
+from cos_controllers.api.stack import CosStack
+from cos_controllers.api.status import Reason
+from cos_controllers.components.versions import newest
+from cos_controllers.k8s import Manifest
+from cos_controllers.names import ANNOTATION_DATA_VERSION, LABEL_VERSION, claim_name
+from cos_controllers.observation import Problem, Ref, Snapshot
+from cos_controllers.ownership import is_ours
+
+
+def current_claim(stack: CosStack, snapshot: Snapshot, instance: str) -> str:
+    """The newest volume of an instance that is there, else the first."""
+    form = re.compile(rf"^{re.escape(claim_name(instance, 0)[:-1])}(\d+)$")
+    serials = [
+        int(match.group(1))
+        for ref, obj in snapshot.objects.items()
+        if ref.kind == "PersistentVolumeClaim" and (match := form.fullmatch(ref.name)) and is_ours(obj, stack)
+    ]
+    return claim_name(instance, max(serials, default=0))
+
+
+def data_version(claim: str, objects: Mapping[Ref, Manifest]) -> str:
+    """The newest version of the engine that was started on a volume, "" if none is known.
+
+    Served or not: an engine may convert its files long before it answers.
+    """
+    live = objects.get(Ref("PersistentVolumeClaim", claim))
+    annotations = ((live or {}).get("metadata") or {}).get("annotations") or {}
+    started = (
+        (pod["metadata"].get("labels") or {}).get(LABEL_VERSION, "")
+        for ref, pod in objects.items()
+        if ref.kind == "Pod" and claim_of(pod) == claim and _has_started(pod)
+    )
+    return newest([annotations.get(ANNOTATION_DATA_VERSION, ""), *started])
+
+
+def claim_of(pod: Manifest) -> str | None:
+    """The claim that a pod mounts; None for a pod without data."""
+    for volume in (pod.get("spec") or {}).get("volumes") or ():
+        if source := volume.get("persistentVolumeClaim"):
+            return str(source.get("claimName"))
+    return None
+
+
+def container_statuses(pod: Manifest) -> Iterator[Manifest]:
+    """Statuses of a pod's containers, those that prepare first."""
+    status = pod.get("status") or {}
+    yield from status.get("initContainerStatuses") or ()
+    yield from status.get("containerStatuses") or ()
+
+
+def _has_started(pod: Manifest) -> bool:
+    return any(
+        not (status.get("state") or {}).get("waiting") or (status.get("lastState") or {}).get("terminated")
+        for status in container_statuses(pod)
+    )
+
+
+def asked_of_volume(spec: Storage, claim: str, live: Manifest | None) -> tuple[Storage, Problem | None]:
+    """What to ask of a volume: never less or other than it is, which the API server would refuse."""
+    if live is None:
+        return spec, None
+    has = live["spec"]
+    size, storage_class = has["resources"]["requests"]["storage"], has.get("storageClassName")
+    problem = None
+    if spec.storage_class_name not in {None, storage_class}:
+        problem = Problem(
+            Reason.STORAGE_CLASS_FIXED,
+            f"volume {claim} keeps its storageClassName {storage_class}: write that instead of "
+            f"{spec.storage_class_name}, or leave it out",
+        )
+    if parse_quantity(spec.size) >= parse_quantity(size):
+        size = spec.size
+    else:
+        problem = Problem(
+            Reason.SHRINK_REFUSED,
+            f"storage.size {spec.size} is below the volume's {size}, and a volume cannot shrink: "
+            f"write {size} or more",
+        )
+    return Storage(size=size, storage_class_name=storage_class), problem
+
+
+def lost_volume(instance: str, claim: str, objects: Mapping[Ref, Manifest]) -> Problem | None:
+    """The engine has run on a volume that is gone: an empty one in its place must be a person's wish."""
+    if Ref("StatefulSet", instance) in objects and Ref("PersistentVolumeClaim", claim) not in objects:
+        return Problem(
+            Reason.VOLUME_LOST,
+            f"volume {claim} is gone: restore it, or delete StatefulSet {instance} to begin with an empty volume",
+        )
+    return None
+
+
+def growth(claim: str, objects: Mapping[Ref, Manifest]) -> Problem | None:
+    """A volume that has not grown yet to what is asked of it."""
+    live = objects.get(Ref("PersistentVolumeClaim", claim)) or {}
+    has = ((live.get("status") or {}).get("capacity") or {}).get("storage")
+    asked = ((live.get("spec") or {}).get("resources") or {}).get("requests", {}).get("storage")
+    if not has or not asked or parse_quantity(has) >= parse_quantity(asked):
+        return None
+    conditions = (live.get("status") or {}).get("conditions") or ()
+    said = "; ".join(item["message"] for item in conditions if item.get("message"))
+    text = f"volume {claim} grows from {has} to {asked}"
+    return Problem(Reason.VOLUME_RESIZING, f"{text}: {said}" if said else text)
