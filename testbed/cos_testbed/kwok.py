@@ -127,6 +127,8 @@ def daemon(instance: Instance, program: Path, stages: Path, kubeconfig: Path) ->
             f"--manage-nodes-with-annotation-selector={_ANNOTATION}=fake",
             f"--cidr={instance.pod_network}",
             f"--node-ip={instance.host_address}",
+            # Without its lease a node counts as lost after 50 s.
+            "--node-lease-duration-seconds=40",
             f"--server-address={instance.host_address}:{PORT}",
         ),
         inputs=(stages, kubeconfig),
