@@ -87,6 +87,10 @@ class Cluster:
         """`kubectl apply` as a person does it."""
         return self.run("apply", "-f", "-", data=yaml.safe_dump_all(objects), check=check)
 
+    def replace(self, obj: Mapping[str, Any]) -> None:
+        """`kubectl replace`: fields that are left out go."""
+        self.run("replace", "-f", "-", data=json.dumps(obj))
+
     def patch_stack(self, name: str, namespace: str, spec: Mapping[str, Any]) -> None:
         """Edit the spec of a stack (a merge)."""
         patch = json.dumps({"spec": spec})

@@ -11,35 +11,10 @@ from typing import Any
 
 import pytest
 import yaml
+from applications import COMPONENTS, STORES, WRITTEN, client, read, write
 from harness import Cluster, audit_events, pod_uids, restarts, wait_for
 
 from conftest import NAMESPACE, OPERATOR_NAMESPACE, client_objects
-
-CLIENTS = Path(__file__).parent / "clients"
-STORES = ("postgres-prod", "postgres-dev", "redis", "elasticsearch", "neo4j")
-COMPONENTS = (*STORES, "traefik")
-
-
-def client(cluster: Cluster, script: str, *args: str, timeout: float = 60) -> str:
-    """What a script of an application says."""
-    return cluster.python("client", NAMESPACE, (CLIENTS / f"{script}.py").read_text(), *args, timeout=timeout)
-
-
-def write(cluster: Cluster, component: str, key: str) -> None:
-    if component.startswith("postgres"):
-        client(cluster, "postgres", component, "write", key)
-    else:
-        client(cluster, f"{component}_", "write", key)
-
-
-def read(cluster: Cluster, component: str, key: str) -> str:
-    if component.startswith("postgres"):
-        return client(cluster, "postgres", component, "count", key)
-    action = {"elasticsearch": "search"}.get(component, "read")
-    return client(cluster, f"{component}_", action, key)
-
-
-WRITTEN = {"redis": "written"}
 
 
 def pods(cluster: Cluster) -> list[dict[str, Any]]:
@@ -307,9 +282,14 @@ def _process_arguments() -> str:
     return "\n".join(found)
 
 
-@pytest.mark.usefixtures("healthy")
-def test_a_steady_stack_causes_no_writes() -> None:
-    # Let what earlier tests began come to rest: the last status, the last Event.
+def _under_way(cluster: Cluster) -> list[str]:
+    rows = cluster.stack("cos", NAMESPACE)["status"]["components"]
+    return [row["name"] for row in rows if "lastProgressTime" in row]
+
+
+def test_a_steady_stack_causes_no_writes(healthy: Cluster) -> None:
+    # Let what earlier tests began come to rest: a component's revision is known to be good after ten seconds.
+    wait_for("nothing is under way", lambda: not _under_way(healthy), 60)
     time.sleep(5)
     first = _operator_writes()
     time.sleep(120)

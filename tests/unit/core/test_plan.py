@@ -60,7 +60,7 @@ def test_a_new_stack_becomes_ready_and_then_rests() -> None:
 
 
 @given(cuts=st.lists(st.integers(min_value=0, max_value=12), max_size=12))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_dying_between_any_two_writes_is_repaired_by_the_next_pass(cuts: list[int]) -> None:
     whole, cut = ready_world(), World(REDIS)
     for number in cuts:

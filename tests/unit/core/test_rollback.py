@@ -228,7 +228,7 @@ def test_everyone_is_told_once() -> None:
 
 
 @given(cuts=st.lists(st.integers(min_value=0, max_value=3), max_size=40))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_dying_between_any_two_writes_changes_nothing(cuts: list[int]) -> None:
     whole, cut = rolled_back_world(), good_world()
     edit(cut, WRONG)

@@ -81,10 +81,13 @@ class World:
         """One write of the operator, as the API server would take it."""
         if isinstance(action, Delete):
             live = self.objects.get(action.ref)
-            assert not action.orphan, "not simulated"
             if live and live["metadata"]["uid"] == action.uid:
                 del self.objects[action.ref]
                 self.deleted.append(action.ref)
+                for pod in self.objects.values() if action.orphan else ():
+                    owners = pod["metadata"].get("ownerReferences") or [{}]
+                    if owners[0].get("uid") == action.uid:
+                        pod["metadata"]["ownerReferences"] = []
             return
         ref = ref_of(action.obj)
         live = self.objects.get(ref)
@@ -128,16 +131,18 @@ class World:
                 for ordinal in range(replicas):
                     self._ensure_pod(obj, f"{ref.name}-{ordinal}")
         for ref, pod in list(self.objects.items()):
-            if ref.kind == "Pod":
-                owner = pod["metadata"]["ownerReferences"][0]
-                gone = Ref("StatefulSet", owner["name"]) not in self.objects
-                if owner["kind"] == "ReplicaSet":
-                    gone = Ref("Deployment", owner["name"].rpartition("-")[0]) not in self.objects
-                if gone:
-                    del self.objects[ref]
-                    continue
+            if ref.kind == "Pod" and self._is_owned(pod):
                 component = pod["metadata"]["labels"][LABEL_STACK_COMPONENT]
                 self._run_pod(pod, ready=component not in self.unready)
+            elif ref.kind == "Pod" and pod["metadata"]["ownerReferences"]:
+                del self.objects[ref]
+
+    def _is_owned(self, pod: Manifest) -> bool:
+        for owner in pod["metadata"]["ownerReferences"]:
+            if owner["kind"] == "ReplicaSet":
+                return Ref("Deployment", owner["name"].rpartition("-")[0]) in self.objects
+            return Ref("StatefulSet", owner["name"]) in self.objects
+        return False
 
     def _run_pod(self, pod: Manifest, *, ready: bool) -> None:
         """Kubelet: an image that is known to be bad is not pulled; all else runs, and may become ready."""
@@ -165,6 +170,9 @@ class World:
         paused = workload["spec"].get("paused")
         if workload["kind"] == "Deployment" and live and not paused and not _from_template(live, template):
             live = None
+        if live is not None and not live["metadata"]["ownerReferences"]:
+            owner = {"kind": workload["kind"], "name": workload["metadata"]["name"], "controller": True}
+            live["metadata"]["ownerReferences"] = [{**owner, "uid": workload["metadata"]["uid"]}]
         if live is None:
             owner = {"kind": workload["kind"], "name": workload["metadata"]["name"], "controller": True}
             if workload["kind"] == "Deployment":

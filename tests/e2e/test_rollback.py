@@ -1,0 +1,168 @@
+"""A change that cannot serve takes itself back: on each real engine, whatever is wrong with it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from applications import STORES, WRITTEN, read, write
+from harness import REGISTRY, Cluster, pod_uids, wait_for
+
+from conftest import NAMESPACE, OPERATOR_NAMESPACE
+
+#: Long enough for an engine to show what is wrong with it, and not for one that hangs.
+DEADLINE_SECONDS = {"elasticsearch": 40, "neo4j": 30}
+
+BAD_PARAMETER: dict[str, dict[str, Any]] = {
+    "postgres-prod": {"parameters": {"work_mem": "lots"}},
+    "redis": {"parameters": {"appendfsync": "sometimes"}},
+    "elasticsearch": {"settings": {"indices.memory.index_buffer_size": "lots"}},
+    "neo4j": {"settings": {"db.transaction.timeout": "soon"}},
+    # It has no free parameters: a limit under which Go's runtime cannot start.
+    "traefik": {"resources": {"requests": {"memory": "6Mi"}, "limits": {"memory": "6Mi"}}},
+}
+ENGINES = tuple(BAD_PARAMETER)
+#: The words of each engine, or of Kubernetes, that must reach the person who wrote the change.
+SAID = {
+    ("parameter", "postgres-prod"): "work_mem",
+    ("parameter", "redis"): "appendfsync",
+    ("parameter", "elasticsearch"): "index_buffer_size",
+    ("parameter", "neo4j"): "db.transaction.timeout",
+    ("parameter", "traefik"): "container traefik ended with exit code",
+}
+
+
+def bad_section(fault: str, component: str, section: dict[str, Any]) -> dict[str, Any]:
+    wrong = copy.deepcopy(section)
+    if fault == "image":
+        return {**wrong, "image": f"{REGISTRY}/{component}:no-such-tag"}
+    if fault == "request":
+        resources = wrong.get("resources", {})
+        return {
+            **wrong,
+            "resources": {**resources, "requests": {**resources.get("requests", {}), "cpu": "64"}},
+        }
+    return {**wrong, **BAD_PARAMETER[component]}
+
+
+def said(fault: str, component: str) -> str:
+    return {"image": "no-such-tag", "request": "Insufficient cpu"}.get(fault) or SAID[fault, component]
+
+
+def replaced(spec: dict[str, Any], component: str, section: dict[str, Any]) -> dict[str, Any]:
+    if component.startswith("postgres"):
+        return {**spec, "postgres": [section, *spec["postgres"][1:]]}
+    return {**spec, component: section}
+
+
+def apply(cluster: Cluster, spec: dict[str, Any]) -> None:
+    """What `kubectl replace` does: fields that are left out go."""
+    stack = cluster.stack("cos", NAMESPACE)
+    metadata = {key: stack["metadata"][key] for key in ("name", "namespace", "resourceVersion")}
+    body = {"apiVersion": stack["apiVersion"], "kind": "CosStack", "metadata": metadata, "spec": spec}
+    cluster.replace(body)
+
+
+def row(cluster: Cluster, component: str) -> dict[str, Any]:
+    rows = cluster.stack("cos", NAMESPACE)["status"]["components"]
+    return dict(next(row for row in rows if row["name"] == component))
+
+
+def rolled_back(cluster: Cluster, component: str) -> dict[str, Any] | None:
+    found = row(cluster, component)
+    return found if found["reason"] == "RolledBack" else None
+
+
+@pytest.mark.parametrize("component", ENGINES)
+@pytest.mark.parametrize("fault", ["image", "parameter", "request"])
+def test_a_change_that_cannot_serve_takes_itself_back(healthy: Cluster, component: str, fault: str) -> None:
+    wait_for("every component is known to be good", lambda: all_good(healthy), 60)
+    spec = healthy.stack("cos", NAMESPACE)["spec"]
+    before = pod_uids(healthy, NAMESPACE, "cos")
+    good = row(healthy, component)["desiredRevision"]
+    key = f"rollback_{fault}"
+    if component in STORES:
+        write(healthy, component, key)
+    section = spec["postgres"][0] if component.startswith("postgres") else spec[component]
+    wrong = replaced(spec, component, bad_section(fault, component, section))
+    seconds = DEADLINE_SECONDS.get(component, 15)
+    apply(healthy, {**wrong, "progressDeadlineSeconds": seconds})
+
+    found = wait_for(
+        f"{component} is rolled back", lambda: rolled_back(healthy, component), seconds + 120, interval=1
+    )
+    assert found["effectiveRevision"] == found["lastGoodRevision"] == good
+    assert found["failedRevision"] == found["desiredRevision"] != good
+    assert said(fault, component) in found["message"], found["message"]
+    stack = healthy.stack("cos", NAMESPACE)
+    assert stack["spec"] == {**wrong, "progressDeadlineSeconds": seconds}, "the spec is the user's"
+    assert {c["type"]: (c["status"], c["reason"]) for c in stack["status"]["conditions"]} == {
+        "Ready": ("False", "RolledBack"),
+        "Stalled": ("True", "RolledBack"),
+        "Available": ("True", "Serving"),
+        "Reconciling": ("False", "Serving"),
+    }
+    events = healthy.list("events", NAMESPACE)
+    failed = found["failedRevision"]
+    told = [e for e in events if e["reason"] == "RolledBack" and failed in e["message"]]
+    assert len(told) == 1, [e["message"] for e in told]
+    after = pod_uids(healthy, NAMESPACE, "cos")
+    assert {name for name in after if after[name] != before[name]} <= {component}
+    if component in STORES:
+        pod = healthy.get("pod", f"cos-{component}-0", NAMESPACE)
+        assert pod
+        assert "@sha256:" in pod["spec"]["containers"][0]["image"], "pinned to what ran"
+        assert read(healthy, component, key) == WRITTEN.get(component, "1")
+
+    apply(healthy, spec)
+    healthy.wait_ready("cos", NAMESPACE, 60)
+    assert pod_uids(healthy, NAMESPACE, "cos") == after, "writing the old spec back restarts nothing"
+    assert "failedRevision" not in row(healthy, component)
+
+
+def all_good(cluster: Cluster) -> bool:
+    status = cluster.stack("cos", NAMESPACE)["status"]
+    return all(row.get("lastGoodRevision") == row["desiredRevision"] for row in status["components"])
+
+
+def test_a_bad_change_is_not_tried_again_by_a_new_operator(healthy: Cluster) -> None:
+    wait_for("every component is known to be good", lambda: all_good(healthy), 60)
+    spec = healthy.stack("cos", NAMESPACE)["spec"]
+    wrong = replaced(spec, "redis", bad_section("image", "redis", spec["redis"]))
+    apply(healthy, {**wrong, "progressDeadlineSeconds": 10})
+    wait_for("redis is rolled back", lambda: rolled_back(healthy, "redis"), 120)
+    pods = pod_uids(healthy, NAMESPACE, "cos")
+    healthy.run(
+        "delete", "pods", "-n", OPERATOR_NAMESPACE, "-l", "app.kubernetes.io/name=cos-operator", timeout=90
+    )
+    healthy.run(
+        "rollout", "status", "deployment/cos-operator", "-n", OPERATOR_NAMESPACE, "--timeout=60s", timeout=70
+    )
+    # The new process has reconciled once it has done something else that the spec asks for.
+    claim = "cos-traefik"
+    healthy.run("delete", "service", claim, "-n", NAMESPACE)
+    wait_for("the new operator works", lambda: healthy.get("service", claim, NAMESPACE), 60)
+    assert rolled_back(healthy, "redis")
+    assert pod_uids(healthy, NAMESPACE, "cos") == pods
+    apply(healthy, spec)
+    healthy.wait_ready("cos", NAMESPACE, 60)
+    assert pod_uids(healthy, NAMESPACE, "cos") == pods
+
+
+def test_a_version_that_may_not_open_the_volume_is_refused_before_anything_is_touched(
+    healthy: Cluster,
+) -> None:
+    spec = healthy.stack("cos", NAMESPACE)["spec"]
+    pods = pod_uids(healthy, NAMESPACE, "cos")
+    claim = healthy.get("pvc", "cos-elasticsearch-data-0", NAMESPACE)
+    assert claim
+    assert claim["metadata"]["annotations"]["cos.dev/data-version"] == spec["elasticsearch"]["version"]
+    older = {**spec["elasticsearch"], "version": "8.18.0"}
+    apply(healthy, {**spec, "elasticsearch": older})
+    wait_for("it is refused", lambda: row(healthy, "elasticsearch")["reason"] == "VersionRefused", 30)
+    assert "restore a snapshot" in row(healthy, "elasticsearch")["message"]
+    assert healthy.condition("cos", NAMESPACE, "Available")["status"] == "True"
+    apply(healthy, spec)
+    healthy.wait_ready("cos", NAMESPACE, 60)
+    assert pod_uids(healthy, NAMESPACE, "cos") == pods
