@@ -64,6 +64,11 @@ ifdef CI
 	$(TESTBED) down
 endif
 
+.PHONY: bench-scale
+bench-scale: env ## Measure 10, 100 and 1,000 stacks, and apply → Ready; takes an hour, writes docs/benchmarks.md
+	$(RUN) python tests/bench/bench.py scale
+	$(RUN) python tests/bench/bench.py apply-ready
+
 .PHONY: golden
 golden: env ## Write the golden files anew
 	UPDATE_GOLDEN=1 $(PYTEST) tests/golden

@@ -1,0 +1,197 @@
+"""The tables of docs/benchmarks.md, from figures that were kept."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bench_cluster import ROOT
+from figures import exponent, quantile, spread
+
+Figures = dict[str, Any]
+
+DOCUMENT = ROOT / "docs" / "benchmarks.md"
+_MIB = 2**20
+
+
+def write(results: Sequence[Figures]) -> None:
+    """Put the tables between the document's markers; a section without figures stays as it is."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    for kind, table in (("scale", scale_section), ("apply_ready", apply_section)):
+        chosen = [figures for figures in results if figures["kind"] == kind]
+        if chosen:
+            text = _replace(text, kind, table(chosen))
+    DOCUMENT.write_text(text, encoding="utf-8")
+
+
+def _replace(text: str, kind: str, section: str) -> str:
+    begin, end = f"<!-- {kind}: written by tests/bench/bench.py -->", f"<!-- end of {kind} -->"
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n{section}\n{end}{after}"
+
+
+def _sources(results: Sequence[Figures]) -> str:
+    lines = {f"* `{f['command']}`, {f['at']}, commit {f['commit']}, Python {f['python']}" for f in results}
+    return "\n".join(sorted(lines))
+
+
+def _phases(prefix: str) -> Callable[[Figures], list[Figures]]:
+    return lambda figures: [value for name, value in figures.items() if name.startswith(prefix)]
+
+
+def _floor(figures: Figures) -> float:
+    return float(figures["floor"]["watch_cpu"] + figures["floor"]["write_cpu"])
+
+
+#: Name of a row, how it is printed, and its value in one measurement.
+_ROWS: tuple[tuple[str, str, Callable[[Figures], float]], ...] = (
+    ("**Creation**: all stacks created, s", ".1f", lambda f: f["create"]["created_after"]),
+    ("every pod Ready after, s", ".1f", lambda f: f["create"]["pods_ready_after"]),
+    ("every stack Ready after, s", ".1f", lambda f: f["create"]["ready_after"]),
+    ("operator CPU, s a stack", ".3f", lambda f: f["create"]["cpu"] / f["wish"]["stacks"]),
+    (
+        "of which hearing events, s a stack",
+        ".3f",
+        lambda f: f["create"]["cpu_watching"] / f["wish"]["stacks"],
+    ),
+    ("reads a stack", ".1f", lambda f: f["create"]["reads"] / f["wish"]["stacks"]),
+    ("writes a stack", ".1f", lambda f: f["create"]["writes"] / f["wish"]["stacks"]),
+    ("looks at a stack", ".1f", lambda f: f["create"]["runs"] / f["wish"]["stacks"]),
+    ("floor: events heard, CPU s a stack", ".3f", lambda f: f["floor"]["watch_cpu"] / f["wish"]["stacks"]),
+    ("floor: writes sent, CPU s a stack", ".3f", lambda f: f["floor"]["write_cpu"] / f["wish"]["stacks"]),
+    ("**operator CPU / floor** (bar: 3)", ".2f", lambda f: f["create"]["cpu"] / _floor(f)),
+    ("**Memory**: without stacks, MiB", ".0f", lambda f: f["create"]["resident_empty"] / _MIB),
+    ("with all stacks, MiB (bar: 512)", ".0f", lambda f: f["steady"]["resident"] / _MIB),
+    (
+        "KiB a stack",
+        ".1f",
+        lambda f: (f["steady"]["resident"] - f["create"]["resident_empty"]) / 1024 / f["wish"]["stacks"],
+    ),
+    ("**Steady state**: minutes watched", ".1f", lambda f: f["steady"]["seconds"] / 60),
+    ("writes (bar: 0)", ".0f", lambda f: f["steady"]["audited_writes"]),
+    ("CPU, % of a core", ".1f", lambda f: 100 * f["steady"]["cpu"] / f["steady"]["seconds"]),
+    ("looks a second", ".2f", lambda f: f["steady"]["runs"] / f["steady"]["seconds"]),
+    ("reads a second", ".1f", lambda f: f["steady"]["reads"] / f["steady"]["seconds"]),
+    ("**Edit → child written** p50, ms", ".0f", lambda f: 1000 * f["edits"]["to_written_p50"]),
+    ("p99, ms (bar: 50 at 1,000)", ".0f", lambda f: 1000 * f["edits"]["to_written_p99"]),
+    ("edit → child's write received p50, ms", ".0f", lambda f: 1000 * f["edits"]["to_received_p50"]),
+    ("p99, ms", ".0f", lambda f: 1000 * f["edits"]["to_received_p99"]),
+    (
+        "**Cold restart**: slowest fresh edit served after, s (bar: 5)",
+        ".1f",
+        lambda f: max(phase["slowest_edit_after"] for phase in _phases("restart")(f)),
+    ),
+    (
+        "every stack looked at after, s",
+        ".1f",
+        lambda f: max(phase["all_seen_after"] for phase in _phases("restart")(f)),
+    ),
+    (
+        "writes to children nobody edited (bar: 0)",
+        ".0f",
+        lambda f: sum(phase["child_writes"] for phase in _phases("restart")(f)),
+    ),
+    ("**Churn**: edits", ".0f", lambda f: f["wish"]["churn"]),
+    ("CPU, ms an edit", ".1f", lambda f: 1000 * f["churn"]["cpu"] / f["wish"]["churn"]),
+    (
+        "memory before → after, MiB grown",
+        ".1f",
+        lambda f: (f["churn"]["resident_after"] - f["churn"]["resident_before"]) / _MIB,
+    ),
+    ("slope in the second half, KiB an edit (bar: 0)", ".2f", lambda f: f["churn"]["bytes_per_edit"] / 1024),
+)
+
+
+def scale_section(results: Sequence[Figures]) -> str:
+    """One column a size; the median and, where a size was measured more than once, lowest and highest."""
+    sizes = sorted({figures["wish"]["stacks"] for figures in results})
+    by_size = {size: [f for f in results if f["wish"]["stacks"] == size] for size in sizes}
+    lines = [
+        _sources(results),
+        "",
+        "| | " + " | ".join(f"{size:,} stacks" for size in sizes) + " |",
+        "| --- |" + " --- |" * len(sizes),
+    ]
+    for name, form, value in _ROWS:
+        cells = [_cell(by_size[size], form, value) for size in sizes]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    loads = [_loads(by_size[size]) for size in sizes]
+    lines += [
+        "| load average (1 min), lowest to highest | " + " | ".join(loads) + " |",
+        "",
+        *_exponents(by_size),
+    ]
+    return "\n".join(lines)
+
+
+def _cell(measured: Sequence[Figures], form: str, value: Callable[[Figures], float]) -> str:
+    values = []
+    for figures in measured:
+        try:
+            values.append(value(figures))
+        except (KeyError, ValueError):  # a phase that was left out
+            continue
+    return spread(values, form) if values else "not measured"
+
+
+def _loads(measured: Sequence[Figures]) -> str:
+    found = [
+        float(phase[moment].split()[0])
+        for figures in measured
+        for phase in figures.values()
+        if isinstance(phase, dict)
+        for moment in ("load_before", "load_after")
+        if moment in phase
+    ]
+    return f"{min(found):.1f} to {max(found):.1f}" if found else "unknown"
+
+
+def _exponents(by_size: dict[int, list[Figures]]) -> list[str]:
+    """How totals grow from one size to the next."""
+    sizes = sorted(by_size)
+    if len(sizes) < 2:
+        return []
+    lines = [
+        "| growth, as an exponent of the number of stacks (bar: 1.05) | CPU | API calls |",
+        "| --- | --- | --- |",
+    ]
+    for small, large in itertools.pairwise(sizes):
+        cells = []
+        for value in (
+            lambda f: f["create"]["cpu"],
+            lambda f: f["create"]["reads"] + f["create"]["writes"],
+        ):
+            points = [(size, statistics.median(map(value, by_size[size]))) for size in (small, large)]
+            cells.append(f"{exponent(*points):.2f}")
+        lines.append(f"| creation, {small:,} → {large:,} stacks | " + " | ".join(cells) + " |")
+    return lines
+
+
+def apply_section(results: Sequence[Figures]) -> str:
+    """The last measurement of apply → Ready."""
+    figures = results[-1]
+    stack, pod, children = figures["stack"], figures["pod_of_stack"], figures["children"]
+    ratios = [mine / other for mine, other in zip(stack, children, strict=True)]
+    lines = [
+        _sources([figures]),
+        "",
+        f"| {len(stack)} pairs, in turns | median | lowest | highest |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, values in (
+        ("`kubectl apply` of the CosStack → stack Ready, s", stack),
+        ("`kubectl apply` of the CosStack → its pod Ready, s", pod),
+        ("`kubectl apply` of the rendered children → pod Ready, s", children),
+        ("ratio within a pair: stack Ready / children's pod Ready", ratios),
+    ):
+        lines.append(f"| {name} | {quantile(values, 0.5):.2f} | {min(values):.2f} | {max(values):.2f} |")
+    ratio = statistics.median(stack) / statistics.median(children)
+    lines += [
+        f"| **ratio of the medians** (bar: 1.15) | {ratio:.2f} | | |",
+        "",
+        f"Load average before and after: {figures['load_before']} and {figures['load_after']}.",
+    ]
+    return "\n".join(lines)
