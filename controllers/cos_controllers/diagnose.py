@@ -39,7 +39,7 @@ _BY_OUTCOME = {
 }
 
 #: Messages go into status and Events; an engine's own words are cut to this length.
-_MESSAGE_LIMIT = 600
+_MESSAGE_LIMIT = 800
 #: Of a log the end tells most.
 _LOG_LIMIT = 240
 
@@ -159,7 +159,13 @@ def assess(wanted: Wanted, snapshot: Snapshot) -> Assessment:
     elif wanted.no_way_back:
         text = f"{found.message}; it cannot be taken back: {wanted.no_way_back.message}"
         found = replace(found, reason=wanted.no_way_back.reason, message=text)
-    return replace(found, message=found.message[:_MESSAGE_LIMIT], effective_revision=effective)
+    elif wanted.failure:
+        found = replace(found, message=f"{rolled_back_text(wanted)}; now: {found.message}")
+    return replace(found, message=_cut(found.message, _MESSAGE_LIMIT), effective_revision=effective)
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 1].rstrip(' :')}…"
 
 
 def _condition(obj: Manifest, kind: str) -> dict[str, Any]:
@@ -263,7 +269,7 @@ def rolled_back_text(wanted: Wanted) -> str:
     if not (failure := wanted.failure):
         return ""
     return (
-        f"revision {failure.revision} did not serve in time ({failure.reason}: {failure.message[:_LOG_LIMIT]}); "
+        f"revision {failure.revision} did not serve in time ({failure.reason}: {_cut(failure.message, _LOG_LIMIT)}); "
         f"revision {wanted.revision} runs again: correct the spec, or write the old one back"
     )
 

@@ -72,7 +72,7 @@ def replace_pods(
         else:
             message = f"pod {pods[0]['metadata']['name']} is replaced, to bring a change into force"
             if wanted.failure:
-                message = f"pod {pods[0]['metadata']['name']} is replaced: {rolled_back_text(wanted)}"
+                message = f"{rolled_back_text(wanted)}; now: pod {pods[0]['metadata']['name']} is replaced"
             judged.append((wanted, replace(found, reason=Reason.RESTARTING, message=message, serving=False)))
             deletes += [
                 Delete(Ref("Pod", p["metadata"]["name"]), p["metadata"]["uid"], message) for p in pods

@@ -223,7 +223,8 @@ def test_everyone_is_told_once() -> None:
         run(world, 0.17)
     assert counted == 1
     (message,) = told
-    assert message.startswith("redis: ")
+    assert message.startswith(f"redis: revision {world.row('redis')['failedRevision']} did not serve in time")
+    assert f"revision {world.row('redis')['lastGoodRevision']} runs again" in message
     assert f"no image {BAD}" in message
 
 
