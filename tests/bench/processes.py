@@ -87,6 +87,11 @@ class Measured:
         first = _cpu_seconds(Path(f"/proc/{self.pid}/task/{self.pid}/stat"))
         return Cpu(first, _cpu_seconds(Path(f"/proc/{self.pid}/stat")) - first)
 
+    def waited(self) -> float:
+        """Seconds in which its threads could have run and no core was free: what else ran on the machine."""
+        tasks = Path(f"/proc/{self.pid}/task").iterdir()
+        return sum(int((task / "schedstat").read_text().split()[1]) for task in tasks) / 1e9
+
     def resident(self, field: str = "VmRSS") -> int:
         """Resident memory in bytes now; `VmHWM` for its highest value."""
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():

@@ -46,6 +46,11 @@ def _floor(figures: Figures) -> float:
     return float(figures["floor"]["watch_cpu"] + figures["floor"]["write_cpu"])
 
 
+def _waiting(phase: Figures) -> float:
+    """Of all threads together: may exceed 100."""
+    return 100 * float(phase["waited"]) / float(phase["seconds"])
+
+
 #: Name of a row, how it is printed, and its value in one measurement.
 _ROWS: tuple[tuple[str, str, Callable[[Figures], float]], ...] = (
     ("**Creation**: all stacks created, s", ".1f", lambda f: f["create"]["created_after"]),
@@ -57,6 +62,7 @@ _ROWS: tuple[tuple[str, str, Callable[[Figures], float]], ...] = (
         ".3f",
         lambda f: f["create"]["cpu_watching"] / f["wish"]["stacks"],
     ),
+    ("waiting for a core meanwhile, % of the time", ".0f", lambda f: _waiting(f["create"])),
     ("reads a stack", ".1f", lambda f: f["create"]["reads"] / f["wish"]["stacks"]),
     ("writes a stack", ".1f", lambda f: f["create"]["writes"] / f["wish"]["stacks"]),
     ("looks at a stack", ".1f", lambda f: f["create"]["runs"] / f["wish"]["stacks"]),
@@ -77,6 +83,7 @@ _ROWS: tuple[tuple[str, str, Callable[[Figures], float]], ...] = (
     ("reads a second", ".1f", lambda f: f["steady"]["reads"] / f["steady"]["seconds"]),
     ("**Edit → child written** p50, ms", ".0f", lambda f: 1000 * f["edits"]["to_written_p50"]),
     ("p99, ms (bar: 50 at 1,000)", ".0f", lambda f: 1000 * f["edits"]["to_written_p99"]),
+    ("waiting for a core meanwhile, % of the time", ".0f", lambda f: _waiting(f["edits"])),
     ("edit → child's write received p50, ms", ".0f", lambda f: 1000 * f["edits"]["to_received_p50"]),
     ("p99, ms", ".0f", lambda f: 1000 * f["edits"]["to_received_p99"]),
     (

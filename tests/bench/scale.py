@@ -138,7 +138,6 @@ class Run:
             await asyncio.sleep(self._wish.steady)
             after = await subject.sample()
             figures.update(_spent(before, after))
-            figures["seconds"] = after.at - before.at
             figures["audited_writes"] = len(self._cluster.audit.writes(mark, OPERATOR_USER))
 
     async def _edit(self, client: ApiClient, subject: Subject) -> None:
@@ -281,7 +280,9 @@ def _spent(before: Sample, after: Sample) -> Figures:
     """What was spent between two samples."""
     cpu = after.cpu - before.cpu
     return {
+        "seconds": after.at - before.at,
         "cpu": cpu.total,
+        "waited": after.waited - before.waited,
         "cpu_watching": cpu.others,
         "reads": after.reads - before.reads,
         "writes": after.writes - before.writes,

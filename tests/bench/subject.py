@@ -27,6 +27,7 @@ class Sample:
 
     at: float
     cpu: Cpu
+    waited: float
     resident: int
     reads: int
     writes: int
@@ -88,6 +89,7 @@ class Subject:
         return Sample(
             at=time.time(),
             cpu=self.process.cpu(),
+            waited=self.process.waited(),
             resident=self.process.resident(),
             reads=int(found.get("cos_operator_api_requests_total/read", 0)),
             writes=int(found.get("cos_operator_api_requests_total/write", 0)),

@@ -1,0 +1,8 @@
+"""The benchmark's own helpers, which are no package."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
