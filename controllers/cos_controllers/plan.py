@@ -22,12 +22,13 @@ from cos_controllers.names import (
 )
 from cos_controllers.observation import CheckTarget, Outcome, Ref, Snapshot, ref_of
 from cos_controllers.ownership import is_ours
-from cos_controllers.resolve import Resolution, Wanted, resolve
+from cos_controllers.resolve import Resolution, Wanted, references, resolve
 from cos_controllers.rollout import Assessed, learn, seconds_to_next, with_clocks
 from cos_controllers.turns import Turns, replace_pods
 
-#: Seconds until a stack is looked at again without a hint.
-WHEN_READY = 30.0
+#: Seconds until a stack is looked at again without a hint. One that rests is not: its engines are asked all the
+#: time, its objects are watched, and the resync is the net under both.
+WHEN_STUCK = 30.0
 WHEN_MOVING = 2.0
 AT_ONCE = 0.1
 
@@ -53,7 +54,7 @@ _PATIENCE = (
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do, in this order: applies, deletes, provisions, status, notices; then look again.
+    """What to do, in this order: applies, deletes, provisions, status, notices; then look again, if at all.
 
     `notices` tell of what is done; what the status says anew is told by `conditions.turned`.
     """
@@ -63,7 +64,7 @@ class Plan:
     deletes: tuple[Delete, ...] = ()
     provisions: tuple[CheckTarget, ...] = ()
     notices: tuple[Notice, ...] = ()
-    requeue_after: float = WHEN_READY
+    requeue_after: float | None = None
 
 
 class Questions(NamedTuple):
@@ -86,16 +87,15 @@ class LogSource(NamedTuple):
     container: str
 
 
-def wanted_refs(stack: CosStack, snapshot: Snapshot) -> frozenset[Ref]:
+def wanted_refs(resolution: Resolution) -> frozenset[Ref]:
     """Every object that the stack needs, by the names that a foreign object may hold."""
-    resolution = resolve(stack, snapshot)
     revision = Ref("ControllerRevision", resolution.history.current.name)
     return frozenset({revision, *(ref_of(obj) for obj in resolution.objects())})
 
 
-def questions(stack: CosStack, snapshot: Snapshot) -> Questions:
+def questions(resolution: Resolution, snapshot: Snapshot) -> Questions:
     """What more is to be observed, once the objects are known."""
-    components = resolve(stack, snapshot).components
+    components = resolution.components
     targets = (_target(wanted, snapshot) for wanted in components)
     return Questions(
         targets=tuple(target for target in targets if target),
@@ -115,7 +115,11 @@ def questions(stack: CosStack, snapshot: Snapshot) -> Questions:
 
 def plan(stack: CosStack, snapshot: Snapshot, now: datetime) -> Plan:
     """Decide what brings the stack closer to its spec, and what its status says."""
-    resolution = resolve(stack, snapshot)
+    return decide(stack, resolve(stack, snapshot), snapshot, now)
+
+
+def decide(stack: CosStack, resolution: Resolution, snapshot: Snapshot, now: datetime) -> Plan:
+    """`plan`, for one who has resolved the stack already."""
     history = resolution.history
     changes = (*applies(resolution, snapshot), *released(resolution, stack, snapshot))
     pending = {ref_of(change.obj) for change in changes}
@@ -129,7 +133,7 @@ def plan(stack: CosStack, snapshot: Snapshot, now: datetime) -> Plan:
     learnt = history if stack.spec.paused else learn(stack, assessed, snapshot, history, now)
     status = build_status(stack, assessed, _retained(resolution, stack, snapshot), learnt, now)
     if stack.spec.paused:
-        return Plan(status=status)
+        return Plan(status=status, requeue_after=_next_look(stack, assessed, snapshot, now))
     workloads = remade(resolution, snapshot)
     provisions = tuple(
         target
@@ -229,13 +233,18 @@ def _with_pending(stack: CosStack, assessed: Assessed, pending: set[Ref]) -> Ass
     ]
 
 
-def _next_look(stack: CosStack, assessed: Assessed, snapshot: Snapshot, now: datetime) -> float:
+def _next_look(stack: CosStack, assessed: Assessed, snapshot: Snapshot, now: datetime) -> float | None:
     """Soon while things move, and ever more seldom while nothing does: sick stacks must not starve others."""
-    ages = [
-        _age(stack, wanted.component, found.reason, now).total_seconds()
+    waits = [
+        min(
+            max(_age(stack, wanted.component, found.reason, now).total_seconds() / 4, WHEN_MOVING), WHEN_STUCK
+        )
         for wanted, found in assessed
         if not found.ready
     ]
-    moving = min(max(min(ages, default=WHEN_READY * 4) / 4, WHEN_MOVING), WHEN_READY)
-    clock = seconds_to_next(stack, assessed, snapshot, now)
-    return moving if clock is None else min(moving, max(clock, AT_ONCE))
+    if references(stack):
+        # Secrets of the user's carry no label of ours, and are not watched.
+        waits.append(WHEN_STUCK)
+    if (clock := seconds_to_next(stack, assessed, snapshot, now)) is not None:
+        waits.append(max(clock, AT_ONCE))
+    return min(waits, default=None)

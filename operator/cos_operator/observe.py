@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 import structlog
 
@@ -14,7 +15,7 @@ from cos_controllers.k8s import Manifest
 from cos_controllers.names import stack_selector
 from cos_controllers.observation import CheckResult, CheckTarget, Outcome, Ref, Snapshot, WarningEvent, ref_of
 from cos_controllers.plan import LogSource, questions, wanted_refs
-from cos_controllers.resolve import references
+from cos_controllers.resolve import Resolution, references, resolve
 from cos_operator.engines.base import CHECK_SECONDS, EngineClient
 from cos_operator.kube import CHILD_KINDS, Kube, KubeError
 
@@ -26,17 +27,27 @@ _ENTROPY_BYTES = 32
 _LOG_LINES = 100
 
 
-async def observe(kube: Kube, stack: CosStack, clients: Mapping[str, EngineClient]) -> Snapshot:
-    """A snapshot of the stack. Raises `KubeError` if the API cannot be read; what an engine does never raises."""
+class Observed(NamedTuple):
+    """A snapshot, the stack resolved with it, and the engines that were asked."""
+
+    snapshot: Snapshot
+    resolution: Resolution
+    targets: tuple[CheckTarget, ...]
+
+
+async def observe(kube: Kube, stack: CosStack, clients: Mapping[str, EngineClient]) -> Observed:
+    """Look at the stack. Raises `KubeError` if the API cannot be read; what an engine does never raises."""
     objects, named = await asyncio.gather(_children(kube, stack), _secrets(kube, stack))
     snapshot = Snapshot(objects=objects, references=named, entropy=secrets.token_bytes(_ENTROPY_BYTES))
-    missing = wanted_refs(stack, snapshot) - set(objects)
-    foreign = await _by_name(kube, stack.metadata.namespace, missing)
-    snapshot = replace(snapshot, objects={**objects, **foreign})
-    asked = questions(stack, snapshot)
+    resolution = resolve(stack, snapshot)
+    missing = wanted_refs(resolution) - set(objects)
+    if foreign := await _by_name(kube, stack.metadata.namespace, missing):
+        snapshot = replace(snapshot, objects={**objects, **foreign})
+        resolution = resolve(stack, snapshot)
+    asked = questions(resolution, snapshot)
     warnings = await _warnings(kube, stack, snapshot.objects) if asked.warnings else {}
-    checks, logs = await asyncio.gather(_ask(asked.targets, clients), _logs(kube, stack, asked.logs))
-    return replace(snapshot, warnings=warnings, checks=checks, logs=logs)
+    checks, logs = await asyncio.gather(ask(asked.targets, clients), _logs(kube, stack, asked.logs))
+    return Observed(replace(snapshot, warnings=warnings, checks=checks, logs=logs), resolution, asked.targets)
 
 
 async def _children(kube: Kube, stack: CosStack) -> dict[Ref, Manifest]:
@@ -86,7 +97,8 @@ async def _logs(kube: Kube, stack: CosStack, sources: Mapping[str, LogSource]) -
     return dict(zip(sources, found, strict=True))
 
 
-async def _ask(targets: Iterable[CheckTarget], clients: Mapping[str, EngineClient]) -> dict[str, CheckResult]:
+async def ask(targets: Iterable[CheckTarget], clients: Mapping[str, EngineClient]) -> dict[str, CheckResult]:
+    """What each engine answers, by component. Never raises, and ends within `CHECK_SECONDS`."""
     due = list(targets)
     results = await asyncio.gather(*(_check(clients[target.engine], target) for target in due))
     return {target.component: result for target, result in zip(due, results, strict=True)}

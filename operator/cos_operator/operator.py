@@ -14,6 +14,7 @@ from cos_operator.engines.base import EngineClient
 from cos_operator.engines.registry import CLIENTS
 from cos_operator.kube import Kube, KubeError
 from cos_operator.lease import Elector
+from cos_operator.pulse import Pulse
 from cos_operator.queue import WorkQueue
 from cos_operator.reconcile import Key, Reconciler
 from cos_operator.server import HealthServer, Verdict
@@ -118,8 +119,9 @@ class Operator:
     async def _lead(self) -> None:
         """The leader's work: serve the queue and fill it with every stack there is, now and again."""
         self._resync_now.set()
+        pulse: Pulse[Key] = Pulse(self._clients, self._queue.add)
         serve = self._queue.run(
-            Reconciler(self._kube, self._clients),
+            Reconciler(self._kube, self._clients, pulse=pulse),
             self._settings.workers,
             self._settings.reconcile_timeout_seconds,
         )
@@ -127,42 +129,63 @@ class Operator:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._resync())
                 group.create_task(serve)
+                group.create_task(pulse.run())
         finally:
             # Another process tells of the stacks from now on.
             for key in metrics.stacks():
                 metrics.remove_stack(*key)
 
     async def _resync(self) -> None:
-        """Queue every stack, when asked to and every `resync_seconds`: a missed hint costs at most that."""
-        wait = 0.0
-        while True:
-            try:
-                async with asyncio.timeout(wait):
-                    await self._resync_now.wait()
-            except TimeoutError:
-                pass
-            self._resync_now.clear()
-            # Stacks whose deletion was not seen, too: one more run takes their metrics away.
-            for namespace, name in metrics.stacks():
-                self._queue.add(Key(namespace, name))
-            found = [await self._queue_namespace(item) for item in self._settings.namespaces or (None,)]
-            wait = self._settings.resync_seconds if all(found) else _RESYNC_RETRY
+        """Queue every stack: all when asked to, then one after the other in `resync_seconds`, for ever.
 
-    async def _queue_namespace(self, namespace: str | None) -> bool:
-        """Queue the stacks of a namespace (None: all). False if they cannot be listed, which stops no other one."""
+        A missed hint costs at most that, and a thousand stacks are not looked at all at once.
+        """
+        while True:
+            keys, complete = await self._all_stacks()
+            at_once = self._resync_now.is_set()
+            self._resync_now.clear()
+            for key in keys if at_once else ():
+                self._queue.add(key, urgent=False)
+            if not complete:
+                self._resync_now.set()
+                await asyncio.sleep(_RESYNC_RETRY)
+                continue
+            for key in keys:
+                if await self._is_asked_within(self._settings.resync_seconds / len(keys)):
+                    break
+                self._queue.add(key, urgent=False)
+            else:
+                if not keys:
+                    await self._is_asked_within(self._settings.resync_seconds)
+
+    async def _is_asked_within(self, seconds: float) -> bool:
+        """Whether somebody asks for a look at every stack, waited for so long."""
         try:
-            stacks = await self._kube.list("CosStack", namespace)
-        except KubeError as error:
-            log.warning("resync failed", namespace=namespace, error=str(error), retry_in=_RESYNC_RETRY)
+            async with asyncio.timeout(seconds):
+                await self._resync_now.wait()
+        except TimeoutError:
             return False
-        for stack in stacks:
-            self._queue.add(Key(stack["metadata"]["namespace"], stack["metadata"]["name"]))
         return True
 
-    def _hint(self, _kind: str, namespace: str, stack: str) -> None:
+    async def _all_stacks(self) -> tuple[list[Key], bool]:
+        """Every stack, and whether all namespaces could be listed; one that cannot stops no other one."""
+        # Stacks whose deletion was not seen, too: one more run takes their metrics away.
+        keys = {Key(namespace, name) for namespace, name in metrics.stacks()}
+        complete = True
+        for namespace in self._settings.namespaces or (None,):
+            try:
+                stacks = await self._kube.list("CosStack", namespace)
+            except KubeError as error:
+                log.warning("resync failed", namespace=namespace, error=str(error), retry_in=_RESYNC_RETRY)
+                complete = False
+                continue
+            keys.update(Key(item["metadata"]["namespace"], item["metadata"]["name"]) for item in stacks)
+        return sorted(keys), complete
+
+    def _hint(self, _kind: str, namespace: str, stack: str, *, news: bool) -> None:
         # Who begins to lead looks at every stack, so a standby needs to remember none.
         if self._leading:
-            self._queue.add(Key(namespace, stack))
+            self._queue.add(Key(namespace, stack), urgent=news)
 
     async def _is_alive(self) -> Verdict:
         if self._elector.is_leader and not self._queue.running:

@@ -2,6 +2,8 @@
 
 A key is in at most one place: ready, busy (a worker has it), or only due later. Adding a busy key queues it
 again once its worker is done, so that no change is missed and no two workers ever have the same key.
+What is urgent (something has happened) goes before what is not (a look to be sure, such as that at every stack after
+a start), which however gets a turn now and again.
 Not thread-safe: other threads hand keys over by ``loop.call_soon_threadsafe(queue.add, key)``.
 """
 
@@ -25,12 +27,14 @@ log = structlog.stdlib.get_logger(__name__)
 
 #: Beyond this many failures the delay is at its cap for any sensible base; it keeps 2**n small.
 _MAX_EXPONENT = 30
+#: Urgent keys that are served before one that is not gets a turn.
+_OVERTAKING = 8
 #: Dead heap entries that are tolerated before the heap is rebuilt.
 _SLACK = 64
 
 
 class WorkQueue(Generic[K]):
-    """Deduplicated keys in order of arrival, with delayed adds and exponential backoff.
+    """Deduplicated keys in order of urgency and arrival, with delayed adds and exponential backoff.
 
     `base` and `cap` are seconds: the n-th retry in a row (n from 0) waits min(cap, base·2ⁿ), times 0.5 to 1.
     `clock` returns monotonic seconds; `random` returns [0, 1).
@@ -48,8 +52,12 @@ class WorkQueue(Generic[K]):
         self._cap = cap
         self._clock = clock
         self._random = random
-        self._ready: deque[K] = deque()
-        self._dirty: set[K] = set()
+        self._urgent: deque[K] = deque()
+        # May hold keys that have become urgent since: those count where they are urgent.
+        self._patient: deque[K] = deque()
+        self._overtaken = 0
+        self._dirty: dict[K, bool] = {}
+        self._waiting = 0
         self._busy: set[K] = set()
         self._due: list[tuple[float, int, K]] = []
         self._deadlines: dict[K, float] = {}
@@ -61,21 +69,22 @@ class WorkQueue(Generic[K]):
     @property
     def depth(self) -> int:
         """Keys that wait for a worker now; delayed ones are not counted before they are due."""
-        return len(self._ready)
+        return self._waiting
 
     @property
     def running(self) -> bool:
         """True while `run` is active and each of its workers is alive."""
         return bool(self._workers) and not any(worker.done() for worker in self._workers)
 
-    def add(self, key: K) -> None:
-        """Ask for a run of `key` as soon as possible."""
-        if key in self._dirty:
+    def add(self, key: K, *, urgent: bool = True) -> None:
+        """Ask for a run of `key` as soon as possible; before all that is not `urgent`, or after all that is."""
+        known = self._dirty.get(key)
+        if known or known is urgent:
             return
-        self._dirty.add(key)
+        self._dirty[key] = urgent
         if key not in self._busy:
-            self._ready.append(key)
-            self._changed.set()
+            self._waiting += known is None
+            self._line_up(key, urgent=urgent)
 
     def add_after(self, key: K, seconds: float) -> None:
         """Ask for a run of `key` in `seconds`. Of several delays of a key the earliest wins."""
@@ -99,10 +108,11 @@ class WorkQueue(Generic[K]):
         A pending delay of the key is dropped: the run that begins now decides anew when it is wanted again.
         """
         self._promote()
-        if not self._ready:
+        key = self._next()
+        if key is None:
             return None
-        key = self._ready.popleft()
-        self._dirty.discard(key)
+        self._waiting -= 1
+        del self._dirty[key]
         self._deadlines.pop(key, None)
         self._busy.add(key)
         return key
@@ -113,7 +123,7 @@ class WorkQueue(Generic[K]):
             self._changed.clear()
             key = self.take()
             if key is not None:
-                if self._ready:
+                if self._waiting:
                     self._changed.set()
                 return key
             try:
@@ -125,9 +135,9 @@ class WorkQueue(Generic[K]):
     def done(self, key: K) -> None:
         """Give `key` back. If it was added meanwhile, it is ready again."""
         self._busy.discard(key)
-        if key in self._dirty:
-            self._ready.append(key)
-            self._changed.set()
+        if (urgent := self._dirty.get(key)) is not None:
+            self._waiting += 1
+            self._line_up(key, urgent=urgent)
 
     def retry(self, key: K, *, at_least: float = 0.0) -> float:
         """Ask for a run of `key` after its backoff, and lengthen the next one. Returns the delay in seconds.
@@ -200,6 +210,22 @@ class WorkQueue(Generic[K]):
             if again is not None:
                 self.add_after(key, again)
 
+    def _line_up(self, key: K, *, urgent: bool) -> None:
+        (self._urgent if urgent else self._patient).append(key)
+        self._changed.set()
+
+    def _next(self) -> K | None:
+        """The next of the urgent, and after some of them one of the others."""
+        while self._patient and (
+            self._dirty.get(self._patient[0]) is not False or self._patient[0] in self._busy
+        ):
+            self._patient.popleft()
+        if self._urgent and (not self._patient or self._overtaken < _OVERTAKING):
+            self._overtaken += 1
+            return self._urgent.popleft()
+        self._overtaken = 0
+        return self._patient.popleft() if self._patient else None
+
     def _promote(self) -> None:
         """Make the keys ready whose time has come."""
         now = self._clock()
@@ -208,7 +234,7 @@ class WorkQueue(Generic[K]):
             # A dropped or shortened delay leaves its entry in the heap.
             if self._deadlines.get(key) == deadline:
                 del self._deadlines[key]
-                self.add(key)
+                self.add(key, urgent=False)
 
     def _until_due(self) -> float | None:
         """Seconds to the earliest delay; None without one."""

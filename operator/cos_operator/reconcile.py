@@ -23,13 +23,14 @@ from cos_controllers.conditions import (
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import API_VERSION, MANAGER
 from cos_controllers.parsing import InvalidStack, parse_stack
-from cos_controllers.plan import WHEN_READY, plan
+from cos_controllers.plan import WHEN_STUCK, decide
 from cos_operator import metrics
 from cos_operator.engines.base import EngineClient
 from cos_operator.execute import execute
 from cos_operator.kube import Kube, KubeError
 from cos_operator.lease import NotLeader
 from cos_operator.observe import observe
+from cos_operator.pulse import Pulse
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -45,17 +46,19 @@ class Key(NamedTuple):
 
 
 class Reconciler:
-    """Brings stacks to their spec, one call a stack."""
+    """Brings stacks to their spec, one call a stack. `pulse` is told which engines to go on asking."""
 
     def __init__(
         self,
         kube: Kube,
         clients: Mapping[str, EngineClient],
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        pulse: Pulse[Key] | None = None,
     ) -> None:
         self._kube = kube
         self._clients = clients
         self._now = now
+        self._pulse = pulse or Pulse(clients, lambda _: None)
 
     async def __call__(self, key: Key) -> float | None:
         """Reconcile once. Returns the seconds until the next look, None for a stack that is gone.
@@ -82,19 +85,22 @@ class Reconciler:
         if raw is None or raw["metadata"].get("deletionTimestamp"):
             # Deletion needs nothing of us: the garbage collector follows owner references.
             metrics.remove_stack(key.namespace, key.name)
+            self._pulse.forget(key)
             return None
         try:
             stack = parse_stack(raw)
         except InvalidStack as error:
             status = refused_status(error.stack, Reason.INVALID_SPEC, str(error), self._now())
             await self._report(error.stack, raw, status)
-            return WHEN_READY
+            self._pulse.forget(key)
+            return None
         try:
-            snapshot = await observe(self._kube, stack, self._clients)
+            seen = await observe(self._kube, stack, self._clients)
         except KubeError as error:
             await self._report(stack, raw, unknown_status(stack, str(error), self._now()))
             raise
-        decided = plan(stack, snapshot, self._now())
+        self._pulse.follow(key, seen.targets, seen.snapshot.checks)
+        decided = decide(stack, seen.resolution, seen.snapshot, self._now())
         outcome = await execute(self._kube, key.namespace, decided, self._clients)
         status = with_refusals(stack, decided.status, outcome.refusals, self._now())
         await self._report(stack, raw, status)
@@ -104,7 +110,7 @@ class Reconciler:
             await self._notify(stack, notice)
         if outcome.failure:
             raise outcome.failure
-        return WHEN_READY if outcome.refusals else decided.requeue_after
+        return WHEN_STUCK if outcome.refusals else decided.requeue_after
 
     async def _report(self, stack: CosStack, raw: Manifest, status: CosStackStatus) -> None:
         """Write the status if it says something new."""

@@ -14,7 +14,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 import kopf
@@ -35,8 +35,13 @@ _FIRST_RESTART, _LAST_RESTART, _STABLE_SECONDS = 1.0, 30.0, 60.0
 #: again at the interval; and for the thread to end after all of this.
 _END_LIMIT, _LEFTOVER_LIMIT, _LEFTOVER_INTERVAL, _STOP_LIMIT = 3.0, 3.0, 0.05, 15.0
 
+
 #: Called with kind, namespace and name of the stack.
-OnHint = Callable[[str, str, str], None]
+class OnHint(Protocol):
+    """Takes kind, namespace and stack of an event, and whether it is news or was there when the watch began."""
+
+    def __call__(self, kind: str, namespace: str, stack: str, /, *, news: bool) -> None:
+        """Take a hint."""
 
 
 class _Backoffs:
@@ -102,9 +107,9 @@ class Watcher:
     def start(self, on_hint: OnHint, on_restart: Callable[[], None]) -> None:
         """Begin to watch. Both are called in the event loop that calls this.
 
-        `on_hint` gets kind, namespace and stack of each event; every object counts as one when it is first
-        listed. `on_restart` is called when the watches are established again after a gap, in which deletions
-        may have gone unnoticed: everything is to be looked at.
+        `on_hint` gets each event; every object counts as one when it is first listed. `on_restart` is called when
+        the watches are established again after a gap, in which deletions may have gone unnoticed: everything is to
+        be looked at.
         """
         self._home = asyncio.get_running_loop()
         self._on_hint = on_hint
@@ -139,9 +144,9 @@ class Watcher:
         problem = self._streams.problem()
         return f"{self._error}; {problem}" if problem and self._error else problem
 
-    def _hand_over(self, kind: str, namespace: str, stack: str) -> None:
+    def _hand_over(self, kind: str, namespace: str, stack: str, *, news: bool) -> None:
         metrics.EVENTS_RECEIVED.labels(kind).inc()
-        self._call_home(lambda: self._on_hint and self._on_hint(kind, namespace, stack))
+        self._call_home(lambda: self._on_hint and self._on_hint(kind, namespace, stack, news=news))
 
     def _hand_over_gap(self) -> None:
         self._call_home(lambda: self._on_restart and self._on_restart())
@@ -268,7 +273,8 @@ class Watcher:
         async def hint(**event: Any) -> None:
             stack = stack_of(event)
             if stack:
-                self._hand_over(kind, event["namespace"], stack)
+                # What is listed when a watch begins has no type.
+                self._hand_over(kind, event["namespace"], stack, news=event["type"] is not None)
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:

@@ -14,7 +14,7 @@ import pytest
 from cos_controllers.names import API_VERSION, object_labels
 from cos_operator import metrics, watch
 from cos_operator.kube import KINDS, Kind, Kube
-from cos_operator.watch import CHILD_KINDS, Watcher
+from cos_operator.watch import WATCHED_KINDS, Watcher
 
 Manifest = dict[str, Any]
 Kubectl = Callable[..., str]
@@ -25,10 +25,12 @@ class Hints:
 
     def __init__(self) -> None:
         self.received: list[tuple[str, str, str]] = []
+        self.news: list[bool] = []
         self.gaps = 0
         self._thread_safe = asyncio.get_running_loop()
 
-    def hint(self, kind: str, namespace: str, stack: str) -> None:
+    def hint(self, kind: str, namespace: str, stack: str, /, *, news: bool) -> None:
+        self.news.append(news)
         assert asyncio.get_running_loop() is self._thread_safe
         self.received.append((kind, namespace, stack))
 
@@ -101,7 +103,7 @@ def children(namespace: str, *, ours: bool) -> list[Manifest]:
     metadata = {"namespace": namespace, "name": name, "labels": labels}
     return [
         {"apiVersion": KINDS[kind].api_version, "kind": kind, "metadata": metadata, **specs[kind]}
-        for kind in CHILD_KINDS
+        for kind in WATCHED_KINDS
     ]
 
 
@@ -128,10 +130,13 @@ async def test_stacks_and_their_children_give_hints(
         await until(watcher.fresh)
         assert watcher.last_event_age() < 10
         await hints.settle()
+        assert not any(hints.news), "what was there before is no news"
+        hints.news.clear()
         await kube.create(stack(namespace))
         await hints.comes("CosStack", namespace, "cos")
+        assert all(hints.news)
         await create_children(kube, kubectl, namespace, ours=True)
-        for kind in CHILD_KINDS:
+        for kind in WATCHED_KINDS:
             await hints.comes(kind, namespace, "cos")
         await hints.settle()
         await create_children(kube, kubectl, namespace, ours=False)
@@ -272,26 +277,26 @@ def token_of_watcher(kubectl: Kubectl, namespace: str, *kinds: str) -> str:
 async def test_list_and_watch_are_all_the_rights_that_are_needed(
     kube: Kube, kubectl: Kubectl, namespace: str, kubeconfig_with: Callable[..., str]
 ) -> None:
-    token = token_of_watcher(kubectl, namespace, "CosStack", *CHILD_KINDS)
+    token = token_of_watcher(kubectl, namespace, "CosStack", *WATCHED_KINDS)
     async with watching(kubeconfig_with(token=token), namespace) as (_, hints):
         await kube.create(stack(namespace))
         await create_children(kube, kubectl, namespace, ours=True)
         await hints.comes("CosStack", namespace, "cos")
-        for kind in CHILD_KINDS:
+        for kind in WATCHED_KINDS:
             await hints.comes(kind, namespace, "cos")
 
 
 async def test_a_missing_right_is_named_and_the_rest_goes_on(
     kube: Kube, kubectl: Kubectl, namespace: str, kubeconfig_with: Callable[..., str]
 ) -> None:
-    rights = [kind for kind in ("CosStack", *CHILD_KINDS) if kind != "Secret"]
+    rights = [kind for kind in ("CosStack", *WATCHED_KINDS) if kind != "Secret"]
     token = token_of_watcher(kubectl, namespace, *rights)
     async with watching(kubeconfig_with(token=token), namespace, fresh=False) as (watcher, hints):
         await until(lambda: watcher.problem() == f"Secret in {namespace}: not connected yet")
         await kube.create(stack(namespace))
         await hints.comes("CosStack", namespace, "cos")
         assert not watcher.fresh()
-        token_of_watcher(kubectl, namespace, "CosStack", *CHILD_KINDS)
+        token_of_watcher(kubectl, namespace, "CosStack", *WATCHED_KINDS)
         await until(watcher.fresh)
 
 
@@ -306,7 +311,7 @@ async def test_refused_credentials_end_a_run_and_the_next_one_reads_them_again(
     """The restart is a gap: the caller is told to look at everything, for deletions may have been missed."""
     monkeypatch.setattr("cos_operator.watch._LAST_RESTART", 1.0)
     server = f"https://localhost:{cable.port}"
-    token = token_of_watcher(kubectl, namespace, "CosStack", *CHILD_KINDS)
+    token = token_of_watcher(kubectl, namespace, "CosStack", *WATCHED_KINDS)
     await kube.create(stack(namespace))
     restarts = metrics.WATCH_RESTARTS._value.get()
     async with watching(kubeconfig_with(token=token, server=server), namespace) as (watcher, hints):
@@ -321,7 +326,7 @@ async def test_refused_credentials_end_a_run_and_the_next_one_reads_them_again(
         assert not hints.gaps
         await kube.delete("CosStack", namespace, "cos")
         await kube.create(stack(namespace, "new"))
-        kubeconfig_with(token=token_of_watcher(kubectl, namespace, "CosStack", *CHILD_KINDS), server=server)
+        kubeconfig_with(token=token_of_watcher(kubectl, namespace, "CosStack", *WATCHED_KINDS), server=server)
         await hints.comes("CosStack", namespace, "new")
         await until(lambda: hints.gaps == 1)
         assert watcher.fresh()

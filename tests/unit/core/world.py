@@ -196,7 +196,7 @@ class World:
         for _ in range(limit):
             decided = self.step()
             self.settle()
-            self.now += timedelta(seconds=max(decided.requeue_after, 1))
+            self.now += timedelta(seconds=max(decided.requeue_after or 30, 1))
             waits = any("lastProgressTime" in row for row in self.status["components"])
             if not (decided.applies or decided.deletes or decided.provisions or waits):
                 self.step()

@@ -29,9 +29,9 @@ class QueueRules(RuleBasedStateMachine):
     def want(self, key: str, when: float) -> None:
         self.wanted[key] = min(when, self.wanted.get(key, when))
 
-    @rule(key=KEYS)
-    def add(self, key: str) -> None:
-        self.queue.add(key)
+    @rule(key=KEYS, urgent=st.booleans())
+    def add(self, key: str, *, urgent: bool) -> None:
+        self.queue.add(key, urgent=urgent)
         self.want(key, self.now)
 
     @rule(key=KEYS, seconds=st.integers(-1, 10))
@@ -90,6 +90,45 @@ class QueueRules(RuleBasedStateMachine):
 
 QueueRules.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
 TestQueueRules = QueueRules.TestCase
+
+
+def taken(queue: WorkQueue[str]) -> list[str]:
+    found = []
+    while (key := queue.take()) is not None:
+        found.append(key)
+        queue.done(key)
+    return found
+
+
+def test_what_is_urgent_goes_first_each_once() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    for key in "abcd":
+        queue.add(key, urgent=False)
+    for key in "xcx":
+        queue.add(key)
+    queue.add("c", urgent=False)
+    assert queue.depth == 5
+    assert taken(queue) == ["x", "c", "a", "b", "d"]
+    assert queue.depth == 0
+
+
+def test_what_is_not_urgent_gets_a_turn_now_and_again() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("patient", urgent=False)
+    for number in range(30):
+        queue.add(f"urgent-{number}")
+    assert taken(queue).index("patient") == 8
+
+
+def test_a_key_that_has_become_urgent_is_not_handed_out_twice() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a", urgent=False)
+    queue.add("a")
+    assert queue.take() == "a"
+    queue.add("a", urgent=False)
+    assert queue.take() is None, "it is in a worker's hands"
+    queue.done("a")
+    assert taken(queue) == ["a"]
 
 
 def test_backoff_doubles_up_to_its_cap_and_is_reset_by_forget() -> None:

@@ -125,11 +125,18 @@ def test_the_provisioner_knows_a_folder_of_its_own_for_every_node() -> None:
     assert paths == {member.name: [str(member.volumes)] for member in nodes}
 
 
-def test_the_default_storage_class_waits_for_the_first_consumer() -> None:
+def test_storage_classes_wait_for_the_first_consumer_and_one_is_the_default() -> None:
     made = addons.storage_manifests(Instance().nodes(1))
-    [storage] = [item for item in made if item["kind"] == "StorageClass"]
-    assert storage["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"] == "true"
-    assert storage["volumeBindingMode"] == "WaitForFirstConsumer"
+    classes = {item["metadata"]["name"]: item for item in made if item["kind"] == "StorageClass"}
+    assert {item["volumeBindingMode"] for item in classes.values()} == {"WaitForFirstConsumer"}
+    default = "storageclass.kubernetes.io/is-default-class"
+    assert [name for name in classes if classes[name]["metadata"].get("annotations", {}).get(default)] == [
+        "local-path"
+    ]
+    assert {name: item.get("allowVolumeExpansion", False) for name, item in classes.items()} == {
+        "local-path": False,
+        "loop": True,
+    }
 
 
 def test_a_change_of_configuration_replaces_the_pod() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,60 @@ def test_without_a_target_nothing_is_signalled(
 ) -> None:
     with pytest.raises(TestbedError, match=complaint):
         operations.running_container_id(found, container)
+
+
+POSTGRES = [
+    operations.Process(10, 1, "bash /etc/cos/config/run.sh /pgdata/17/data"),
+    operations.Process(11, 10, "postgres -D /pgdata/17/data"),
+    operations.Process(12, 11, "postgres: checkpointer"),
+    operations.Process(20, 1, "bash /etc/cos/config/probe.sh ready"),
+    operations.Process(21, 20, "psql -U postgres"),
+]
+ELASTICSEARCH = [
+    operations.Process(10, 1, "tini -- bin/elasticsearch"),
+    operations.Process(11, 10, "java -cp cli-launcher/* org.elasticsearch.launcher.CliToolLauncher"),
+    operations.Process(12, 11, "java -m org.elasticsearch.server/org.elasticsearch.bootstrap.Elasticsearch"),
+    operations.Process(13, 12, "controller"),
+]
+
+
+@pytest.mark.parametrize(
+    ("processes", "pattern", "pid"),
+    [
+        (POSTGRES, "^postgres", 11),
+        (POSTGRES, "checkpointer", 12),
+        (POSTGRES, "run.sh", 10),
+        (ELASTICSEARCH, "bootstrap.Elasticsearch", 12),
+        (ELASTICSEARCH, "^java", 11),
+        (list(reversed(POSTGRES)), "^postgres", 11),
+        ([*POSTGRES, operations.Process(13, 12, "sh -c postgres")], "^postgres|^sh", 11),
+    ],
+)
+def test_a_process_is_named_by_its_command_line(
+    processes: list[operations.Process], pattern: str, pid: int
+) -> None:
+    assert operations.outermost(processes, pattern).pid == pid
+
+
+@pytest.mark.parametrize(
+    ("pattern", "complaint"),
+    [
+        ("java", "no process of the container with 'java' in the command line:\n  bash /etc"),
+        ("postgres|psql", "2 processes .*\n  postgres -D /pgdata/17/data\n  psql -U postgres$"),
+        ("(", r"'\(' is no regular expression: .*"),
+    ],
+)
+def test_a_process_that_is_not_the_only_one_is_not_signalled(pattern: str, complaint: str) -> None:
+    with pytest.raises(TestbedError, match=complaint):
+        operations.outermost(POSTGRES, pattern)
+
+
+def test_processes_are_known_by_the_cgroup_of_their_container() -> None:
+    own = Path("/proc/self/cgroup").read_text()
+    mine = next(item for item in operations.container_processes(own) if item.pid == os.getpid())
+    assert mine.parent == os.getppid()
+    assert "pytest" in mine.command
+    assert operations.container_processes("no such container") == []
 
 
 @pytest.mark.parametrize("name", ["KILL", "kill", "SIGKILL", "9"])
