@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 import threading
 import time
@@ -27,7 +28,7 @@ def test_plain_lines_tell_begin_end_and_elapsed_time() -> None:
         step.note("from the cache")
     begin, end = stream.getvalue().splitlines()
     assert begin.endswith("s] Building etcd ...")
-    assert "Building etcd: done in 0.0 s (from the cache)" in end
+    assert re.search(r"Building etcd: done in \d+\.\d s \(from the cache\)$", end)
 
 
 def test_a_long_step_is_heard_of() -> None:
@@ -42,8 +43,8 @@ def test_a_failed_step_is_named_and_its_error_goes_on(stream: io.StringIO) -> No
     progress = Progress(stream)
     with pytest.raises(TestbedError), progress.step("outer"), progress.step("Building"):
         raise TestbedError("no")
-    assert "Building: FAILED in 0.0 s" in stream.getvalue()
-    assert "outer: FAILED in 0.0 s" in stream.getvalue()
+    assert re.search(r"Building: FAILED in \d+\.\d s", stream.getvalue())
+    assert re.search(r"outer: FAILED in \d+\.\d s", stream.getvalue())
 
 
 def test_a_terminal_gets_the_same_end_lines() -> None:
@@ -51,7 +52,7 @@ def test_a_terminal_gets_the_same_end_lines() -> None:
     progress = Progress(stream)
     with progress.step("a"), progress.step("b [bold]"):
         pass
-    assert "b [bold]: done in 0.0 s" in stream.getvalue()
+    assert re.search(r"b \[bold\]: done in \d+\.\d s", stream.getvalue())
 
 
 def test_quiet_says_nothing() -> None:
