@@ -1,4 +1,4 @@
-"""Cluster DNS and the volume provisioner: ordinary pods, so kubelet restarts them when they fail.
+"""Cluster DNS and the default volume provisioner: ordinary pods, so kubelet restarts them when they fail.
 
 A provisioner on the host would need a watchdog of its own, and would not show that pods reach the API server.
 """
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cos_testbed import loop_claims
 from cos_testbed.errors import TestbedError
 from cos_testbed.images_infra import COREDNS, HELPER, PROVISIONER
 from cos_testbed.instance import Instance, Node
@@ -131,7 +132,10 @@ def dns_manifests(instance: Instance) -> list[Manifest]:
 
 
 def storage_manifests(nodes: Sequence[Node]) -> list[Manifest]:
-    """The provisioner and its default StorageClass, which binds a volume where its first pod is scheduled."""
+    """The provisioner of the default StorageClass, and the classes; the other's provisioner is a daemon.
+
+    Both bind a volume where its first pod is scheduled.
+    """
     name = "local-path-provisioner"
     labels = {"app": name}
     paths = [{"node": node.name, "paths": [str(node.volumes)]} for node in nodes]
@@ -222,6 +226,7 @@ def storage_manifests(nodes: Sequence[Node]) -> list[Manifest]:
             "volumeBindingMode": "WaitForFirstConsumer",
             "reclaimPolicy": "Delete",
         },
+        loop_claims.storage_class(),
     ]
 
 

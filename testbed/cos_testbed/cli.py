@@ -127,10 +127,19 @@ def kill(
     signal_name: Annotated[str, typer.Argument(metavar="SIGNAL", help="Such as KILL, STOP, CONT, TERM.")],
     namespace: Annotated[str, typer.Option("-n", "--namespace")] = "default",
     container: Annotated[str | None, typer.Option("-c", "--container")] = None,
+    process: Annotated[
+        str | None,
+        typer.Option(
+            "-p", "--process", help="A regular expression for the command line; default: process 1."
+        ),
+    ] = None,
 ) -> None:
-    """Signal process 1 of a container from the host, where it cannot be ignored."""
+    """Signal a process of a container from the host, where it cannot be ignored.
+
+    Where process 1 is a shell or an init that runs the server, name the server: --process '^postgres -D'.
+    """
     number = parse_signal(signal_name)
-    pid = operations.kill(_instance(), pod, number, namespace=namespace, container=container)
+    pid = operations.kill(_instance(), pod, number, namespace=namespace, container=container, process=process)
     typer.echo(f"sent {number.name} to process {pid}")
 
 

@@ -22,6 +22,8 @@ from cos_testbed import (
     dns,
     images_infra,
     kwok,
+    loop_provisioner,
+    loop_volumes,
     network,
     node,
     prereqs,
@@ -106,6 +108,7 @@ def up(
         network.ensure_service_route(members[0])
         with progress.step("Cluster DNS and volumes"):
             addons.apply(programs["kubectl"], instance, addons.manifests(instance, members))
+            loop_provisioner.start(instance, supervisor)
             _wait_for_addons(instance, supervisor)
 
 
@@ -117,7 +120,7 @@ def down(instance: Instance, progress: Progress) -> None:
         with progress.step("Stopping the nodes"):
             _stop_nodes(_known_nodes(instance), supervisor)
         with progress.step("Stopping the control plane"):
-            supervisor.stop_all((kwok.NAME, *CONTROL_PLANE_DAEMONS))
+            supervisor.stop_all((loop_provisioner.NAME, kwok.NAME, *CONTROL_PLANE_DAEMONS))
             supervisor.stop_all(supervisor.names())
             # Whoever is left: shims, and daemons whose start was interrupted.
             supervisor.hierarchies.kill_all(instance.cgroup)
@@ -126,6 +129,7 @@ def down(instance: Instance, progress: Progress) -> None:
                 network.remove_node(member)
             for path in (instance.state, instance.run):
                 unmount_below(path)
+            loop_volumes.wait_detached(instance)
             network.remove_bridge(instance)
             supervisor.hierarchies.remove(instance.cgroup)
             remove_log_links(instance)

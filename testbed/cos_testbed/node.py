@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cos_testbed import network, pki, probe
+from cos_testbed import loop_volumes, network, pki, probe
 from cos_testbed.api import Api
 from cos_testbed.controlplane import component_kubeconfig, write_if_changed
 from cos_testbed.errors import TestbedError
@@ -229,7 +229,7 @@ def write_files(node: Node) -> None:
 
 
 def start(node: Node, peers: Sequence[Node], supervisor: Supervisor, programs: Mapping[str, Path]) -> None:
-    """Start what does not run of a node; returns once containerd serves and the infrastructure images are in."""
+    """Start what does not run of a node; returns once containerd serves, with its images and volumes in place."""
     supervisor.hierarchies.create(node.cgroup)
     network.ensure_node(node, peers)
     write_files(node)
@@ -238,6 +238,7 @@ def start(node: Node, peers: Sequence[Node], supervisor: Supervisor, programs: M
     serves = partial(probe.unix_accepts, node.containerd_socket)
     supervisor.wait(containerd.name, serves, START_TIMEOUT_SECONDS, 0.05)
     import_into(node, programs["ctr"])
+    loop_volumes.restore(node)
     supervisor.ensure(kubelet_daemon(node, programs["kubelet"]))
     supervisor.ensure(kube_proxy_daemon(node, programs["kube-proxy"]))
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cos_testbed import kwok
+from cos_testbed import kwok, loop_provisioner
 from cos_testbed import node as nodes
 from cos_testbed.api import Api
 from cos_testbed.errors import TestbedError
@@ -28,12 +30,23 @@ class DaemonStatus:
     memory: int = 0
 
 
+@dataclass(frozen=True)
+class Process:
+    """A process of a container, by the host's ids; `command` is its command line, as `ps` shows it."""
+
+    pid: int
+    parent: int
+    command: str
+
+
 def daemon_statuses(instance: Instance) -> list[DaemonStatus]:
     """Every daemon that this instance should run, by what `up` was last asked for."""
     supervisor = Supervisor(instance)
     names = list(reversed(CONTROL_PLANE_DAEMONS))
     for member in instance.recorded_nodes:
         names.extend(nodes.daemon_names(member))
+    if instance.recorded_nodes:
+        names.append(loop_provisioner.NAME)
     if kwok.NAME in supervisor.names():
         names.append(kwok.NAME)
     found = []
@@ -48,9 +61,18 @@ def daemon_statuses(instance: Instance) -> list[DaemonStatus]:
 
 
 def kill(
-    instance: Instance, pod: str, number: signal.Signals, *, namespace: str, container: str | None
+    instance: Instance,
+    pod: str,
+    number: signal.Signals,
+    *,
+    namespace: str,
+    container: str | None,
+    process: str | None = None,
 ) -> int:
-    """Signal process 1 of a pod's container from the host; returns the host's process id.
+    """Signal a process of a pod's container from the host; returns the host's process id.
+
+    It is process 1, unless `process` says which: a regular expression, searched in the command lines. Of a process
+    and its descendants that match alike, the outermost is meant.
 
     A signal sent inside the container would not do: process 1 of a PID namespace never receives SIGKILL or
     SIGSTOP from within. `container` None is right for a pod with one container.
@@ -64,18 +86,58 @@ def kill(
     if member is None:
         raise TestbedError(f"pod {namespace}/{pod} is not on a node of this testbed")
     pid = container_pid(member, identifier)
+    if process is not None:
+        pid = outermost(container_processes(identifier), process).pid
+    ended = f"process {pid} of container {identifier} of pod {namespace}/{pod} has just ended"
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
-        raise TestbedError(f"container {identifier} of pod {namespace}/{pod} has just ended") from None
+        raise TestbedError(ended) from None
     try:
-        # The id was read from a file: only a process in the container's own cgroup is the right one.
+        # The id may be another's by now: only a process in the container's own cgroup is the right one.
         if identifier not in _read(Path(f"/proc/{pid}/cgroup")):
-            raise TestbedError(f"container {identifier} of pod {namespace}/{pod} has just ended")
+            raise TestbedError(ended)
         signal.pidfd_send_signal(handle, number)
     finally:
         os.close(handle)
     return pid
+
+
+def outermost(processes: Sequence[Process], pattern: str) -> Process:
+    """The process whose command line matches and none of whose ancestors does.
+
+    Raises TestbedError, with what there is, unless that is exactly one.
+    """
+    try:
+        matching = {process.pid: process for process in processes if re.search(pattern, process.command)}
+    except re.error as error:
+        raise TestbedError(f"{pattern!r} is no regular expression: {error}") from None
+    parents = {process.pid: process.parent for process in processes}
+
+    def is_below_another(pid: int) -> bool:
+        while (pid := parents.get(pid, 0)) in parents:
+            if pid in matching:
+                return True
+        return False
+
+    found = [process for process in matching.values() if not is_below_another(process.pid)]
+    if len(found) != 1:
+        shown = "".join(f"\n  {process.command[:100]}" for process in found or processes)
+        count = f"{len(found)} processes" if found else "no process"
+        raise TestbedError(f"{count} of the container with {pattern!r} in the command line:{shown}")
+    return found[0]
+
+
+def container_processes(identifier: str) -> list[Process]:
+    """Every process of a container, known by its cgroup."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        if identifier in _read(folder / "cgroup"):
+            parent = _read(folder / "stat").rpartition(") ")[2].split()[1:2]
+            command = _read(folder / "cmdline").replace("\0", " ").strip()
+            if parent and command:
+                found.append(Process(int(folder.name), int(parent[0]), command))
+    return found
 
 
 def running_container_id(pod: dict[str, Any], container: str | None) -> str:
@@ -129,6 +191,6 @@ def _resident_bytes(pid: int) -> int:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return ""

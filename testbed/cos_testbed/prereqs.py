@@ -31,6 +31,8 @@ NODE_TOOLS: Mapping[str, str] = {
     "iptables": "iptables",
     "conntrack": "conntrack",
     "mount": "mount",
+    "losetup": "mount",
+    "mkfs.xfs": "xfsprogs",
     "buildah": "buildah",
     "catatonit": "catatonit",
     "busybox": "busybox-static",
