@@ -31,7 +31,6 @@ from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config.incluster_config import SERVICE_HOST_ENV_NAME, SERVICE_TOKEN_FILENAME
 
-from cos_controllers.k8s import Manifest
 from cos_controllers.names import MANAGER
 from cos_operator import metrics
 from cos_operator.kube_errors import (
@@ -98,6 +97,8 @@ _LOG_BYTES = 16384
 _RELOGIN_INTERVAL = 10.0
 _SUCCESS = range(200, 300)
 
+#: As in `cos_controllers.k8s`, whose models take longer to import than a short command runs.
+Manifest = dict[str, Any]
 _Query = tuple[tuple[str, str], ...]
 _Manifests = list[Manifest]
 Propagation = Literal["Background", "Orphan", "Foreground"]
@@ -157,16 +158,23 @@ class Kube:
     """Client of one API server: ``async with Kube.connect() as kube``.
 
     Objects are JSON data with `apiVersion` and `kind`; nothing is cached. `write_guard` is called before each
-    write of anything but a Lease and raises to prevent it.
+    write of anything but a Lease and raises to prevent it. `manager` is the field manager of each write.
     """
 
     def __init__(
-        self, kubeconfig: str | None, context: str | None, read_timeout: float, write_timeout: float
+        self,
+        kubeconfig: str | None,
+        context: str | None,
+        read_timeout: float,
+        write_timeout: float,
+        manager: str,
     ) -> None:
         self._kubeconfig = kubeconfig
         self._context = context
+        self._namespace = ""
         self._read_timeout = read_timeout
         self.write_timeout = write_timeout
+        self.manager = manager
         self.write_guard: Callable[[], None] | None = None
         self._api: ApiClient | None = None
         self._logged_in_at = 0.0
@@ -179,6 +187,7 @@ class Kube:
         *,
         read_timeout: float = READ_TIMEOUT,
         write_timeout: float = WRITE_TIMEOUT,
+        manager: str = MANAGER,
     ) -> Self:
         """A client that opens on ``async with``, without a request. Timeouts are seconds.
 
@@ -186,7 +195,7 @@ class Kube:
         if there is one; else $KUBECONFIG or ~/.kube/config. Tokens are re-read. Entering raises
         `CredentialsError`.
         """
-        return cls(kubeconfig, context, read_timeout, write_timeout)
+        return cls(kubeconfig, context, read_timeout, write_timeout, manager)
 
     async def __aenter__(self) -> Self:
         configuration = await self._load_configuration()
@@ -198,7 +207,7 @@ class Kube:
             self._api.rest_client = _RestClient(configuration, self.write_timeout)
         except (OSError, ValueError) as error:
             raise CredentialsError(Request("use", "credentials"), str(error)) from error
-        self._api.user_agent = f"{MANAGER}/{version('cos-operator')}"
+        self._api.user_agent = f"{self.manager}/{version('cos-operator')}"
         return self
 
     async def __aexit__(
@@ -206,6 +215,11 @@ class Kube:
     ) -> None:
         await self._client.close()  # type: ignore[no-untyped-call]
         self._api = None
+
+    @property
+    def namespace(self) -> str:
+        """Namespace of the kubeconfig's context or of the pod; ``default`` if none is named."""
+        return self._namespace or "default"
 
     @property
     def endpoint(self) -> Endpoint:
@@ -277,9 +291,15 @@ class Kube:
         await self._call(Request("get", "readyz"), _Http("GET", "/readyz", accept="*/*"))
 
     async def apply(
-        self, obj: Manifest, *, force: bool, subresource: str = "", precondition_uid: str | None = None
+        self,
+        obj: Manifest,
+        *,
+        force: bool,
+        subresource: str = "",
+        precondition_uid: str | None = None,
+        dry_run: bool = False,
     ) -> Manifest:
-        """Server-side apply as field manager `MANAGER`; returns the live object.
+        """Server-side apply as field manager `manager`; returns the live object, or what it would be (`dry_run`).
 
         `obj` holds the fields that we own, all of them and no nulls. Without `force`, fields that others own
         with another value raise `Conflict` with manager and field. With `precondition_uid` the object must
@@ -290,22 +310,21 @@ class Kube:
                 raise ValueError("the API server checks no UID for subresources")
             obj = {**obj, "metadata": {**obj["metadata"], "uid": precondition_uid}}
         request = _request_of("apply", obj)
-        query = (("fieldManager", MANAGER), ("force", str(force).lower()))
+        query = (*self._writing(dry_run=dry_run), ("force", str(force).lower()))
         path = object_path(request, subresource)
         return await self._write(request, _Http("PATCH", path, query, obj, "application/apply-patch+yaml"))
 
     async def create(self, obj: Manifest) -> Manifest:
         """Create the object (`AlreadyExists` if there is one); `metadata.generateName` works."""
         request = _request_of("create", obj)
-        http = _Http("POST", collection_path(request), (("fieldManager", MANAGER),), obj)
+        http = _Http("POST", collection_path(request), self._writing(), obj)
         return await self._write(request, http)
 
-    async def replace(self, obj: Manifest) -> Manifest:
+    async def replace(self, obj: Manifest, *, dry_run: bool = False) -> Manifest:
         """Replace the whole object. With `metadata.resourceVersion`, `Conflict` if it has changed since."""
         request = _request_of("replace", obj)
-        return await self._write(
-            request, _Http("PUT", object_path(request), (("fieldManager", MANAGER),), obj)
-        )
+        http = _Http("PUT", object_path(request), self._writing(dry_run=dry_run), obj)
+        return await self._write(request, http)
 
     async def delete(
         self,
@@ -332,19 +351,26 @@ class Kube:
             raise RuntimeError("the client is not open: use `async with Kube.connect() as kube`")
         return self._api
 
+    def _writing(self, *, dry_run: bool = False) -> _Query:
+        """Parameters of every write. A dry run refuses unknown fields, as `kubectl` does, and stores nothing."""
+        trial = (("dryRun", "All"), ("fieldValidation", "Strict")) if dry_run else ()
+        return (("fieldManager", self.manager), *trial)
+
     async def _load_configuration(self) -> Configuration:
         configuration = Configuration()
         try:
             if self._kubeconfig is None and _has_service_account():
                 kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+                self._namespace = _service_account_namespace()
             else:
-                await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
+                loader = await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
                     config_file=self._kubeconfig,
                     context=self._context,
                     client_configuration=configuration,
                     # Refreshed tokens are not for us to write into the user's file.
                     persist_config=False,
                 )
+                self._namespace = str(loader.current_context["context"].get("namespace") or "")
         except (kube_config.ConfigException, OSError, ValueError, TypeError, AttributeError) as error:
             source = self._kubeconfig or "$KUBECONFIG, ~/.kube/config or the pod's service account"
             raise CredentialsError(Request("read", "credentials"), f"{source}: {error}") from error
@@ -430,6 +456,11 @@ class Kube:
 
 def _has_service_account() -> bool:
     return SERVICE_HOST_ENV_NAME in os.environ and Path(SERVICE_TOKEN_FILENAME).exists()
+
+
+def _service_account_namespace() -> str:
+    path = Path(SERVICE_TOKEN_FILENAME).with_name("namespace")
+    return path.read_text().strip() if path.exists() else ""
 
 
 def _request_of(verb: str, obj: Manifest) -> Request:
