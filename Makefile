@@ -69,6 +69,10 @@ bench-scale: env ## Measure 10, 100 and 1,000 stacks, and apply → Ready; takes
 	$(RUN) python tests/bench/bench.py scale
 	$(RUN) python tests/bench/bench.py apply-ready
 
+.PHONY: crash
+crash: env ## Kill the operator before and after every write, and all pairs of faults: hours; goes on where it was
+	$(RUN) python tests/crash
+
 .PHONY: golden
 golden: env ## Write the golden files anew
 	UPDATE_GOLDEN=1 $(PYTEST) tests/golden
