@@ -49,8 +49,10 @@ class KubeError(Exception):
     """Base of all errors of this package's API client.
 
     `request` is what was asked for; `code` the HTTP status, None where there was no answer; `reason` and
-    `message` are the server's.
+    `message` are the server's. Where in this program it was asked for tells a person nothing more.
     """
+
+    explains_itself = True
 
     def __init__(self, request: Request, message: str, *, code: int | None = None, reason: str = "") -> None:
         self.request = request

@@ -165,8 +165,8 @@ class WorkQueue(Generic[K]):
 
         `handler` returns the seconds after which it wants to run again, or None. An exception, or a run of
         more than `timeout` seconds (it is cancelled), is logged and retried with backoff; an exception's
-        attribute `retry_after` (seconds) is the shortest delay. Keys whose run is cut by cancellation stay
-        queued.
+        attribute `retry_after` (seconds) is the shortest delay, and with `explains_itself` it is logged without its
+        traceback. Keys whose run is cut by cancellation stay queued.
         """
         if self._workers:
             raise RuntimeError("the queue is already being served")
@@ -204,7 +204,11 @@ class WorkQueue(Generic[K]):
         except Exception as error:
             delay = self.retry(key, at_least=getattr(error, "retry_after", None) or 0.0)
             reason = f"run took longer than {seconds:g} s" if limit.expired() else "run failed"
-            log.exception(reason, key=str(key), retry_in=round(delay, 2))
+            about = {"key": str(key), "retry_in": round(delay, 2)}
+            if getattr(error, "explains_itself", False):
+                log.warning(reason, error=str(error), **about)
+            else:
+                log.exception(reason, **about)
         else:
             self.forget(key)
             if again is not None:

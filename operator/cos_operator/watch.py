@@ -22,7 +22,7 @@ import structlog
 
 from cos_controllers.names import GROUP, LABEL_STACK, SELECTOR_MANAGED
 from cos_operator import metrics
-from cos_operator.kube import KINDS, WATCHED_KINDS, Endpoint, Kube, KubeError
+from cos_operator.kube import KINDS, WATCHED_KINDS, Endpoint, Forbidden, Kube, KubeError
 from cos_operator.watch_streams import Streams
 
 log = structlog.stdlib.get_logger(__name__)
@@ -213,14 +213,26 @@ class Watcher:
                 await session.close()
 
     async def _require_definition(self, kube: Kube) -> None:
-        """Kopf silently serves nothing where a kind does not exist, so this is looked at before it starts."""
+        """Kopf silently serves nothing where a kind does not exist, so this is looked at before it starts.
+
+        One namespace that answers tells it for all: a right that is missing in another must not end their watches.
+        """
+        refused: Forbidden | None = None
         for namespace in self._namespaces or (None,):
-            if not await kube.served(STACK_KIND, namespace):
-                kind = KINDS[STACK_KIND]
-                raise LookupError(
-                    f"the API server does not serve {kind.plural}.{kind.group}/{kind.version}:"
-                    " apply the operator's CustomResourceDefinitions"
-                )
+            try:
+                served = await kube.served(STACK_KIND, namespace)
+            except Forbidden as error:
+                refused = error
+                continue
+            if served:
+                return
+            kind = KINDS[STACK_KIND]
+            raise LookupError(
+                f"the API server does not serve {kind.plural}.{kind.group}/{kind.version}:"
+                " apply the operator's CustomResourceDefinitions"
+            )
+        if refused:
+            raise refused
 
     def _session(self, endpoint: Endpoint) -> aiohttp.ClientSession:
         """The HTTP session that Kopf uses: with the credentials of `Kube`, and observed."""

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
+import structlog
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -238,6 +239,36 @@ def test_a_failing_run_is_retried_with_backoff_until_it_succeeds(virtual_time: C
         return [run - runs[0] for run in runs]
 
     assert virtual_time(main) == pytest.approx([0, 1, 3, 7])
+
+
+@pytest.mark.parametrize("explains_itself", [True, False])
+def test_only_a_failure_that_explains_itself_is_logged_without_its_traceback(
+    virtual_time: Callable[..., object],
+    explains_itself: bool,  # noqa: FBT001
+) -> None:
+    class Refused(Exception):
+        pass
+
+    Refused.explains_itself = explains_itself  # type: ignore[attr-defined]
+
+    async def main() -> None:
+        queue: WorkQueue[str] = WorkQueue()
+
+        async def handler(_: str) -> None:
+            raise Refused("cannot list Secrets")
+
+        queue.add("a")
+        with structlog.testing.capture_logs() as lines:
+            task = asyncio.create_task(queue.run(handler, 1, 10))
+            await asyncio.sleep(0.1)
+            task.cancel()
+            await asyncio.wait([task])
+        (line,) = lines
+        assert (line["event"], line["key"]) == ("run failed", "a")
+        assert (line.get("error") == "cannot list Secrets") is explains_itself
+        assert bool(line.get("exc_info")) is not explains_itself
+
+    virtual_time(main)
 
 
 def test_a_run_over_its_time_limit_is_cut_and_retried(virtual_time: Callable[..., object]) -> None:
