@@ -24,6 +24,8 @@ SECONDS = float(os.environ.get("COS_CRASH_SECONDS") or 720)
 SEED = int(os.environ.get("COS_CRASH_SEED") or secrets.randbelow(10**6))
 #: The most that may be asked for: `make test` is to stay within bounds.
 LIMIT = 840.0
+#: Seconds that a fault may cost.
+PATIENCE = 90.0
 
 
 @pytest.fixture

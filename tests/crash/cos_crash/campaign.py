@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cos_crash.api import Api
 from cos_crash.faults import Case
-from cos_crash.lane import Lane, Reference, Result
+from cos_crash.lane import PATIENCE, Lane, Reference, Result
 from cos_crash.lifecycles import LIFE_CYCLES, LifeCycle
 from cos_crash.points import Points
 from cos_crash.site import LEFTOVERS, Site, serve_definitions
@@ -28,8 +28,6 @@ ROOT = Path(__file__).parents[3]
 LANES = 4
 #: What the operator consists of, as it is tested: it is copied, so that one may go on editing.
 _TESTED = ("operator", "controllers", "crds", "manifests")
-#: A life cycle is not begun unless this many times its fault-free duration is left.
-_MARGIN = 2.0
 
 
 class Ledger:
@@ -69,7 +67,8 @@ def digest_of(source: Path) -> str:
 class Campaign:
     """Tries the points, on `lanes` sites at once, until none is left or `deadline` (monotonic) comes.
 
-    `directory` takes logs and reports of failures. `notify` is called with each result that counts.
+    `directory` takes logs and reports of failures. `notify` is called with each result that counts. `patience` is how
+    many seconds longer than without a fault a life cycle may take; none is begun that may not end before the deadline.
     """
 
     instance: Instance
@@ -79,6 +78,7 @@ class Campaign:
     lanes: int
     notify: Callable[[Result], None]
     deadline: float | None = None
+    patience: float = PATIENCE
     results: list[Result] = field(default_factory=list)
     references: dict[str, Reference] = field(default_factory=dict)
     _recorded: dict[str, asyncio.Event] = field(
@@ -109,7 +109,10 @@ class Campaign:
         """One lane: chains of life cycles, on a new site where the last one did not end with nothing left."""
         while self._outstanding() and self._time_for(LIFE_CYCLES[0]):
             async with site(str(number)) as place:
-                while await self._chain(Lane(place), place, recording=number == 0) and self._outstanding():
+                while (
+                    await self._chain(Lane(place, self.patience), place, recording=number == 0)
+                    and self._outstanding()
+                ):
                     pass
 
     async def _chain(self, lane: Lane, site: Site, *, recording: bool) -> bool:
@@ -157,7 +160,8 @@ class Campaign:
         if self.deadline is None:
             return True
         reference = self.references.get(cycle.name)
-        return time.monotonic() + (_MARGIN * reference.seconds if reference else 0.0) < self.deadline
+        needed = reference.seconds + self.patience if reference else 0.0
+        return time.monotonic() + needed < self.deadline
 
     def _report(self, result: Result, site: Site, offset: int) -> None:
         with site.log.open("rb") as log:

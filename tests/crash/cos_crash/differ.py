@@ -1,9 +1,9 @@
 """What two runs of the same life cycle must have in common: the objects of a namespace without what is new each time.
 
-Left out or replaced: times, UIDs, resource versions, addresses, random parts of names, generated secrets, and what
-the controllers of Kubernetes write for themselves. What stays comparable is *which* object an owner reference or a
-volume name means (a UID becomes the name of the object that has it), and which generated secrets are equal to each
-other (each becomes the name of the place where it is found first).
+Left out or replaced: times, UIDs, resource versions, addresses, random parts of names, generated secrets, kubelet's
+words, and what the controllers of Kubernetes write for themselves. What stays comparable is *which* object an owner
+reference or a volume name means (a UID becomes the name of the object that has it), and which generated secrets are
+equal to each other (each becomes the name of the place where it is found first).
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ _IPV4 = re.compile(r"\b10\.\d{1,3}\.\d{1,3}\.\d{1,3}\b")
 # Kubernetes writes random parts of names, and hashes in them, without vowels and look-alikes.
 _POD = re.compile(r"\b([a-z0-9-]+?)-[bcdfghjklmnpqrstvwxz2456789]{6,10}-[bcdfghjklmnpqrstvwxz2456789]{5}\b")
 _REPLICA_SET = re.compile(r"^(.+)-[bcdfghjklmnpqrstvwxz2456789]{6,10}$")
+# Kubelet words a failed pull in two ways, in turn.
+_PULL = re.compile(r'(?:Back-off pulling image|rpc error:)[^()]*?(?=\)|", "|$)')
 _SECRET = re.compile(r"(?<!sha256:)\b[0-9a-f]{40,64}\b|SCRAM-SHA-256\$[^\s']+")
 
 
@@ -172,6 +174,7 @@ class _Normaliser:
         text = _UID.sub(lambda match: self._uid(match.group()), text)
         text = _SECRET.sub(lambda match: self._numbered(match.group(), place), text)
         text = _IPV4.sub("<address>", text)
+        text = _PULL.sub("<words of kubelet>", text)
         return _stable_name(text)
 
     def _uid(self, uid: str) -> str:

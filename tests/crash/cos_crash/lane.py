@@ -15,8 +15,10 @@ from cos_crash.operator_process import OperatorEnded
 from cos_crash.pods import PodLedger
 from cos_crash.site import RESYNC, Site
 
-#: Seconds for one step to end as the fault-free one did. Silent watches alone take 70 s to be noticed.
-STEP_LIMIT = 180.0
+#: Seconds that a life cycle may take longer than without a fault: silent watches alone take 70 s to be noticed.
+PATIENCE = 150.0
+#: Seconds for a step without a fault.
+_FAULT_FREE_LIMIT = 300.0
 #: Seconds without a write after which a fault-free run is over: longer than the 10 s after which a revision counts
 #: as good.
 _RESTING = 12.0
@@ -62,10 +64,11 @@ class Deviation(Exception):
 
 
 class Lane:
-    """One site, on which life cycles follow each other."""
+    """One site, on which life cycles follow each other. `patience`: seconds that a fault may cost."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, patience: float = PATIENCE) -> None:
         self._site = site
+        self._patience = patience
         self._objects: list[Manifest] = []
 
     async def record(self, cycle: LifeCycle) -> Reference:
@@ -100,7 +103,7 @@ class Lane:
         async with PodLedger(self._site.api, self._site.namespace) as pods:
             for step, expected in zip(cycle.steps, reference.states, strict=True):
                 await step.act(self._site.api, self._site.namespace)
-                await self._until_equal(expected)
+                await self._until_equal(expected, reference.seconds + self._patience)
             await self._require_rest(reference.states[-1])
         if f"CosStack/{STACK}" not in reference.states[-1]:
             # A pass that has begun before the deletion may still make a pod, which is collected with all the rest.
@@ -111,7 +114,7 @@ class Lane:
             raise Deviation(*wrong)
 
     async def _until_resting(self, step: Step) -> None:
-        deadline = time.monotonic() + STEP_LIMIT
+        deadline = time.monotonic() + _FAULT_FREE_LIMIT
         quiet_since, written = time.monotonic(), -1
         while True:
             self._site.require_alive()
@@ -122,18 +125,18 @@ class Lane:
             elif now - quiet_since > _RESTING:
                 return
             if now > deadline:
-                raise Deviation(f"no rest within {STEP_LIMIT:g} s; status: {(stack or {}).get('status')}")
+                raise Deviation(f"no rest within {_FAULT_FREE_LIMIT:g} s; {(stack or {}).get('status')}")
             await asyncio.sleep(_INTERVAL)
 
-    async def _until_equal(self, expected: State) -> None:
-        deadline = time.monotonic() + STEP_LIMIT
+    async def _until_equal(self, expected: State, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
         while True:
             self._site.require_alive()
             differences = diff(expected, await self._state())
             if not differences:
                 return
             if time.monotonic() > deadline:
-                raise Deviation(f"not as without a fault within {STEP_LIMIT:g} s", *differences)
+                raise Deviation(f"not as without a fault within {seconds:.0f} s", *differences)
             await asyncio.sleep(_INTERVAL)
 
     async def _require_rest(self, expected: State) -> None:

@@ -172,6 +172,24 @@ def test_a_difference_is_seen(change: Callable[[dict[str, Manifest]], object], s
     assert any(seen in line for line in changed(change)), changed(change)
 
 
+@pytest.mark.parametrize("quote", ['"', '\\"'])
+def test_kubelet_words_a_failed_pull_in_two_ways(quote: str) -> None:
+    image = f"{quote}registry:5000/redis:no-such-tag{quote}"
+    cause = f"rpc error: code = NotFound desc = failed to pull and unpack image {image}: not found"
+
+    def state(words: str) -> Any:
+        obj = run("first")[0]
+        obj["status"] = {
+            "message": f"did not serve (pod cos-redis-0: {words}); it runs again",
+            "json": f'{{"message": "pod cos-redis-0: {words}", "reason": "ImagePullFailed"}}',
+        }
+        return normalise([obj], "first")
+
+    assert diff(state(cause), state(f"Back-off pulling image {image}: ErrImagePull: {cause}")) == []
+    assert "it runs again" in state(cause)["CosStack/cos"]["status"]["message"]
+    assert diff(state(cause), state("it crashed")) != []
+
+
 def test_orphans_and_missing_objects_are_seen() -> None:
     expected = normalise(run("first"), "first")
     objects = run("second")
