@@ -5,156 +5,49 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from harness import wait_for
+from own_testbed import (
+    INSTANCE,
+    SERVE,
+    UP,
+    apply,
+    claim,
+    cli,
+    container_process,
+    difference,
+    fetch,
+    host_state,
+    kubectl,
+    pod,
+    pod_with_volume,
+    pull_failed,
+    read,
+    restarts,
+    run,
+    service,
+    wait_ready,
+)
 
+from cos_testbed import loop_provisioner, loop_volumes
 from cos_testbed.build import ensure_binary
-from cos_testbed.cgroups import Hierarchies
 from cos_testbed.images_infra import HELPER
-from cos_testbed.instance import Instance, instance_from
+from cos_testbed.instance import Instance
 from cos_testbed.lifecycle import unmount_below
 from cos_testbed.network import remove_bridge, remove_node
 from cos_testbed.supervise import Supervisor, boot_id
 
-INSTANCE = instance_from({}, 9)
-# Bounds: measured 4, 1 and 12 s on two idle cores.
+# Bounds: measured 4 and 1 s on two idle cores.
 CONTROL_PLANE_SECONDS = 10.0
 SECOND_UP_SECONDS = 8.0
-UP_SECONDS = 120.0
-
-UP = (sys.executable, "-m", "cos_testbed", f"--instance={INSTANCE.index}", "up")
-SERVE = "mkdir /www; echo $HOSTNAME > /www/index.html; exec busybox httpd -f -p 8080 -h /www"
-
-
-def run(*command: str, check: bool = True, timeout: float = 300, **options: Any) -> str:
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=timeout, **options)
-    assert done.returncode == 0 or not check, f"{' '.join(command)}: {done.stderr[-3000:]}"
-    return done.stdout
-
-
-def cli(*args: str) -> str:
-    return run(*UP[:-1], *args)
-
-
-def kubectl(*args: str, check: bool = True, data: str | None = None) -> str:
-    program = str(ensure_binary("kubectl"))
-    return run(program, f"--kubeconfig={INSTANCE.kubeconfig}", *args, check=check, input=data)
-
-
-def pod(name: str, command: str, *, image: str = HELPER.reference, **spec: Any) -> dict[str, Any]:
-    container = {
-        "name": "main",
-        "image": image,
-        "command": ["sh", "-c", command],
-        **spec.pop("container", {}),
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "labels": {"app": name}},
-        "spec": {"terminationGracePeriodSeconds": 0, "containers": [container], **spec},
-    }
-
-
-def service(name: str, app: str) -> dict[str, Any]:
-    spec = {"selector": {"app": app}, "ports": [{"port": 80, "targetPort": 8080}]}
-    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
-
-
-def apply(*objects: dict[str, Any]) -> None:
-    kubectl("apply", "-f", "-", data=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
-
-
-def read(kind: str, name: str, path: str) -> str:
-    return kubectl("get", kind, name, f"-o=jsonpath={{{path}}}")
-
-
-def wait_ready(name: str, seconds: float = 60) -> None:
-    kubectl("wait", "--for=condition=Ready", f"pod/{name}", f"--timeout={seconds:.0f}s")
-
-
-def restarts(name: str) -> int:
-    return int(read("pod", name, ".status.containerStatuses[0].restartCount") or 0)
-
-
-def pull_failed(name: str) -> bool:
-    reason = read("pod", name, ".status.containerStatuses[0].state.waiting.reason")
-    return reason in ("ErrImagePull", "ImagePullBackOff")
-
-
-def fetch(url: str, *, pid: int | None = None, timeout: float = 5) -> str:
-    """GET from the host, or from the network namespace of a process; empty if nobody answers in time."""
-    script = (
-        f"import urllib.request as u; print(u.urlopen('{url}', timeout={timeout}).read().decode(), end='')"
-    )
-    enter = ["nsenter", f"--net=/proc/{pid}/ns/net"] if pid else []
-    return run(*enter, sys.executable, "-c", script, check=False).strip()
-
-
-def container_process(name: str) -> int:
-    """The host's id of a running container's process 1."""
-    return int(re.findall(r"process (\d+)", cli("kill", name, "CONT"))[0])
-
-
-def is_foreign(line: str) -> bool:
-    """Whether a line speaks of another instance, which may change while we look, or of an image build."""
-    others = [i for i in range(10) if i != INSTANCE.index]
-    names = "|".join(rf"cos-testbed/{i}\b|cos-tb{i}\b|10\.{100 + i}\." for i in others)
-    return bool(re.search(rf"{names}|containers/|process_api/", line))
-
-
-def host_state() -> dict[str, set[str]]:
-    """All on the host that a testbed could leave behind, as lines by kind."""
-    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    places = [
-        *(Path(p) for p in ("/etc/cni", "/etc/containerd", "/run/containerd", "/run/nri", "/run/netns")),
-        *(Path(p) for p in ("/var/lib/kubelet", "/var/lib/cni", "/var/lib/containerd", "/var/log/pods")),
-        *Path("/opt").glob("*"),
-        *Path("/run/cos-testbed").glob("*"),
-        *Path("/var/log/containers").glob("*"),
-    ]
-    links = [str(p.readlink()) if p.is_symlink() else str(p) for p in places if p.is_symlink() or p.exists()]
-    sysctls = ["vm/max_map_count", "vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops"]
-    groups = [str(p) for mount in Hierarchies.of_host().every for p in mount.glob("cos-testbed/**")]
-    processes = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            membership = (folder / "cgroup").read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if "cos-testbed/" in f"{line}{membership}" and "pytest" not in line:
-            processes.append(f"{line} {membership}")
-    rules = run("iptables-save", check=False).splitlines()
-    # Other programs of the host open ports as they please.
-    listening = [line.split()[3] for line in run("ss", "-Hltn").splitlines()]
-    found: dict[str, list[str]] = {
-        "links": [line.split()[0] for line in run("ip", "-br", "link").splitlines()],
-        "routes": run("ip", "-4", "route", "show", "table", "all").splitlines(),
-        "rules": [re.sub(r"\[\d+:\d+\]", "", line) for line in rules if not line.startswith("#")],
-        "mounts": mounts,
-        "namespaces": run("lsns", "--type=net", "--noheadings", "--output=NSFS").split(),
-        "cgroups": groups,
-        "places": links,
-        "sysctls": [f"{name}={Path('/proc/sys', name).read_text().strip()}" for name in sysctls],
-        "processes": processes,
-        "ports": [port for port in listening if port.startswith(str(INSTANCE.subnet[0])[:-3])],
-    }
-    return {kind: {line.strip() for line in lines if not is_foreign(line)} for kind, lines in found.items()}
-
-
-def difference(before: dict[str, set[str]], after: dict[str, set[str]]) -> dict[str, set[str]]:
-    """What is there after that was not there before."""
-    return {kind: after[kind] - before[kind] for kind in before if after[kind] - before[kind]}
 
 
 @pytest.fixture(scope="module")
@@ -194,20 +87,8 @@ def test_the_control_plane_alone_is_ready_in_ten_seconds(clean_host: dict[str, s
 
 
 def test_up_gives_a_cluster_that_serves(up: Instance) -> None:
-    claim = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": "data"},
-        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}},
-    }
-    writer = pod(
-        "web",
-        "echo $HOSTNAME >> /data/index.html; exec busybox httpd -f -p 8080 -h /data",
-        container={"volumeMounts": [{"name": "data", "mountPath": "/data"}]},
-        volumes=[{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
-        securityContext={"runAsUser": 999, "fsGroup": 999},
-    )
-    apply(claim, writer, service("web", "web"))
+    serve = "echo $HOSTNAME >> /data/index.html; exec busybox httpd -f -p 8080 -h /data"
+    apply(claim("web", "1Mi"), pod_with_volume("web", serve), service("web", "web"))
     wait_ready("web")
     cluster_ip, pod_ip = read("service", "web", ".spec.clusterIP"), read("pod", "web", ".status.podIP")
     assert wait_for("the ClusterIP answers", lambda: fetch(f"http://{cluster_ip}/"), 20) == "web"
@@ -225,7 +106,7 @@ def test_up_gives_a_cluster_that_serves(up: Instance) -> None:
 def test_the_second_up_changes_nothing(up: Instance) -> None:
     supervisor = Supervisor(up)
     before = {name: supervisor.find(name) for name in supervisor.names()}
-    assert len(before) == 8
+    assert len(before) == 9
     begun = time.monotonic()
     cli("up")
     assert time.monotonic() - begun < SECOND_UP_SECONDS
@@ -244,6 +125,22 @@ def test_a_signal_reaches_process_one_of_a_container() -> None:
     cli("kill", "victim", "KILL", "-c", "main")
     wait_for("the container restarts", lambda: restarts("victim") == 1, 30)
     wait_ready("victim")
+
+
+@pytest.mark.usefixtures("up")
+def test_a_signal_reaches_the_server_below_a_shell() -> None:
+    serve = SERVE.replace("exec busybox", "busybox") + "; echo ended"
+    apply(pod("child", serve))
+    wait_ready("child")
+    url = f"http://{read('pod', 'child', '.status.podIP')}:8080/"
+    cli("kill", "child", "STOP")
+    assert fetch(url) == "child", "process 1 is the shell: the server goes on"
+    cli("kill", "child", "CONT")
+    cli("kill", "child", "STOP", "--process", "^busybox httpd")
+    assert fetch(url, timeout=1) == ""
+    cli("kill", "child", "CONT", "--process", "^busybox httpd")
+    assert fetch(url) == "child"
+    assert restarts("child") == 0
 
 
 @pytest.mark.usefixtures("up")
@@ -301,7 +198,7 @@ def test_up_after_a_reboot_finds_the_data_and_trusts_no_old_pid(up: Instance) ->
             forget_as_a_reboot_does(up)
             stat = Path(f"/proc/{stranger.pid}/stat").read_text().strip().split()
             pids = list((up.run / "pid").iterdir())
-            assert len(pids) == 8
+            assert len(pids) == 9
             for number, path in enumerate(pids):
                 # Half of them of an earlier boot, half of a process that took the pid since.
                 boot = "00000000-0000-0000-0000-000000000000" if number % 2 else boot_id()
@@ -336,16 +233,120 @@ def test_up_resumes_after_an_interruption_at_any_point(
     assert "1 of 1 nodes Ready" in status
 
 
+def capacity(name: str) -> str:
+    return read("pvc", name, ".status.capacity.storage")
+
+
+def grow(name: str, size: str) -> None:
+    patch = {"spec": {"resources": {"requests": {"storage": size}}}}
+    kubectl("patch", "pvc", name, "--type=merge", f"--patch={json.dumps(patch)}")
+
+
+def room_in_mib(name: str) -> int:
+    """Size of the file system, as the container sees it."""
+    return int(kubectl("exec", name, "--", "df", "-m", "/data").splitlines()[-1].split()[1])
+
+
+def loop_volumes_of(instance: Instance) -> list[str]:
+    """Images, mounts and devices of loop volumes."""
+    images = [str(path) for path in instance.state.glob("*/loop/*")]
+    places = [*host_state()["mounts"], *host_state()["loops"]]
+    return [
+        *images,
+        *(place for place in places if f"cos-testbed/{instance.index}/" in place and "/loop/" in place),
+    ]
+
+
+def test_a_loop_volume_enforces_its_size_and_grows_in_use(up: Instance) -> None:
+    kubectl("label", "namespace", "default", "pod-security.kubernetes.io/enforce=restricted", "--overwrite")
+    try:
+        apply(
+            claim("grown", "40Mi", storageClassName="loop"),
+            pod_with_volume("grown", "echo data > /data/file; exec busybox sleep infinity"),
+        )
+    finally:
+        kubectl("label", "namespace", "default", "pod-security.kubernetes.io/enforce-")
+    wait_ready("grown")
+    uid = read("pod", "grown", ".metadata.uid")
+    assert capacity("grown") == "40Mi"
+    assert 30 <= room_in_mib("grown") <= 40
+    fill = "busybox cat /dev/zero 2>&1 > /data/fill; true"
+    assert "No space left on device" in kubectl("exec", "grown", "--", "sh", "-c", fill)
+
+    grow("grown", "80Mi")
+    wait_for("the claim says that it has grown", lambda: capacity("grown") == "80Mi", 20)
+    assert 70 <= room_in_mib("grown") <= 80
+    assert read("pvc", "grown", ".status.conditions") == ""
+    assert read("pvc", "grown", ".status.allocatedResourceStatuses") == ""
+    volume = read("pvc", "grown", ".spec.volumeName")
+    assert read("pv", volume, ".spec.capacity.storage") == "80Mi"
+    assert read("pod", "grown", ".metadata.uid") == uid
+    assert restarts("grown") == 0
+    assert kubectl("exec", "grown", "--", "cat", "/data/file").strip() == "data"
+
+    provisioner = Supervisor(up).find(loop_provisioner.NAME)
+    assert provisioner
+    os.kill(provisioner.pid, signal.SIGKILL)
+    grow("grown", "96Mi")
+    assert re.search(rf"{loop_provisioner.NAME} +- +not running", run(*UP[:-1], "status", check=False))
+    cli("up")
+    wait_for("the next `up` goes on with it", lambda: capacity("grown") == "96Mi", 20)
+    cli("down")
+    assert loop_volumes_of(up) == [str(up.state / "node-0" / "loop" / f"{volume}.img")]
+    cli("up")
+    wait_for("the pod runs again", lambda: restarts("grown") >= 1, 60)
+    wait_ready("grown")
+    assert 86 <= room_in_mib("grown") <= 96
+    kubectl("delete", "pod/grown", "pvc/grown")
+    wait_for("nothing is left of it", lambda: not loop_volumes_of(up), 20)
+    kubectl("wait", "--for=delete", f"pv/{volume}", "--timeout=20s")
+
+
 def test_down_leaves_nothing_behind(up: Instance, clean_host: dict[str, set[str]]) -> None:
-    apply(pod("left", SERVE))
+    apply(claim("left", "32Mi", storageClassName="loop"), pod_with_volume("left", "busybox sleep infinity"))
     wait_ready("left")
     during = difference(clean_host, host_state())
     # The comparison sees what there is to see, or it would prove nothing.
-    for kind in ("links", "routes", "mounts", "namespaces", "cgroups", "places", "processes", "ports"):
+    for kind in (
+        "links",
+        "routes",
+        "mounts",
+        "loops",
+        "namespaces",
+        "cgroups",
+        "places",
+        "processes",
+        "ports",
+    ):
         assert during.get(kind), f"the test does not notice {kind}"
     cli("down")
     assert difference(clean_host, host_state()) == {}
     assert up.state.is_dir()
+
+
+def test_a_loop_volume_is_made_and_deleted_from_where_it_was_cut_off(up: Instance) -> None:
+    """Each state that a kill can leave behind, in turn."""
+    (node,) = up.recorded_nodes
+    volume, size = loop_volumes.LoopVolume(node, "cut-off"), loop_volumes.MINIMUM_BYTES
+    # Until then the provisioner would delete what nobody asks for.
+    Supervisor(up).stop(loop_provisioner.NAME)
+    volume.unfinished.parent.mkdir(exist_ok=True)
+    volume.unfinished.write_text("half a file system")
+    loop_volumes.create(volume, size)
+    (volume.path / "file").write_text("data")
+    run("umount", str(volume.mountpoint))
+    loop_volumes.create(volume, size)
+    assert (volume.path / "file").read_text() == "data"
+    # Grown, but for the file system.
+    with volume.image.open("ab") as image:
+        image.truncate(2 * size)
+    loop_volumes.grow(volume, 2 * size)
+    assert shutil.disk_usage(volume.path).total > size
+    run("umount", str(volume.mountpoint))
+    assert "cut-off" in loop_volumes.stored(node)
+    cli("up")
+    wait_for("what nobody asks for is deleted", lambda: "cut-off" not in loop_volumes.stored(node), 20)
+    assert not [place for place in loop_volumes_of(up) if "cut-off" in place]
 
 
 def test_down_after_an_interrupted_up_leaves_nothing_behind(clean_host: dict[str, set[str]]) -> None:
