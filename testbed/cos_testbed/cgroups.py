@@ -17,6 +17,9 @@ from cos_testbed.errors import TestbedError
 
 V2_CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids", "hugetlb")
 NEEDED_CONTROLLERS = ("cpu", "cpuset", "memory", "pids")
+#: Eight times the default, v1 and v2: by default all pods together get as much CPU as any one process of the machine,
+#: and an engine starves while something is compiled.
+_WEIGHTS = {"cpu.shares": "8192", "cpu.weight": "800"}
 KILL_TIMEOUT_SECONDS = 20.0
 
 
@@ -87,6 +90,9 @@ class Hierarchies:
                     # A v1 cpuset starts empty and then accepts no process.
                     if not self.v2 and (child / name).is_file() and not (child / name).read_text().strip():
                         (child / name).write_text((current / name).read_text())
+                for name, weight in _WEIGHTS.items():
+                    if (child / name).is_file():
+                        (child / name).write_text(weight)
                 current = child
             if self.v2:
                 _enable_controllers(current)

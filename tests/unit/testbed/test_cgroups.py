@@ -63,6 +63,15 @@ def test_an_empty_v1_cpuset_is_filled_from_its_parent(tmp_path: Path) -> None:
     assert (child / "cpuset.mems").read_text() == "0\n"
 
 
+def test_pods_weigh_more_than_one_process(tmp_path: Path) -> None:
+    found = v1_machine(tmp_path)
+    group = tmp_path / "cpu,cpuacct" / "cos-testbed" / "0"
+    group.mkdir(parents=True)
+    (group / "cpu.shares").write_text("1024\n")
+    found.create("/cos-testbed/0/node-0")
+    assert int((group / "cpu.shares").read_text()) > 4096
+
+
 def test_remove_takes_the_unified_hierarchy_of_a_hybrid_too(tmp_path: Path) -> None:
     found = v1_machine(tmp_path)
     found.create("/cos-testbed/0/node-0")
