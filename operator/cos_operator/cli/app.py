@@ -1,0 +1,256 @@
+"""The command line of the kubectl plugin: `kubectl cos COMMAND`. Each command imports what it needs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Coroutine
+from enum import StrEnum
+from importlib.metadata import version as installed
+from typing import Annotated, Any
+
+import typer
+
+from cos_operator.cli.errors import CliError, explain, one_line
+from cos_operator.kube_errors import KubeError
+
+#: Exit codes besides 0: an error, or a stack that is not Ready; a plan that changes something; an interruption.
+FAILED, INTERRUPTED = 1, 130
+
+app = typer.Typer(
+    help="Look at CosStacks and change them. Exit code 1 is an error, for every command.",
+    no_args_is_help=True,
+    add_completion=False,
+    # A traceback with local variables could show a Secret.
+    pretty_exceptions_enable=False,
+    # Plain help: no boxes, and half the time to start.
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Format(StrEnum):
+    """How an answer is printed."""
+
+    HUMAN = "human"
+    JSON = "json"
+
+
+Name = Annotated[str, typer.Argument(help="The stack; may be left out if the namespace has only one.")]
+Namespace = Annotated[
+    str | None,
+    typer.Option("--namespace", "-n", help="Namespace; default: that of the kubeconfig's context."),
+]
+Kubeconfig = Annotated[
+    str | None, typer.Option(help="Path of a kubeconfig; default: $KUBECONFIG or ~/.kube/config.")
+]
+Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig; default: its current one.")]
+Output = Annotated[Format, typer.Option("--output", "-o", help="Format of the answer.")]
+
+
+@app.callback()
+def _options(
+    context: typer.Context,
+    namespace: Namespace = None,
+    kubeconfig: Kubeconfig = None,
+    context_name: Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig.")] = None,
+) -> None:
+    # As with kubectl, these may stand before the command too.
+    given = {"namespace": namespace, "kubeconfig": kubeconfig, "context": context_name}
+    defaults = {key: value for key, value in given.items() if value}
+    context.default_map = dict.fromkeys(COMMANDS, defaults)
+
+
+@app.command()
+def status(
+    name: Name = "",
+    *,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow until it is Ready.")] = False,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds that --watch waits at most.")] = 600,
+    output: Output = Format.HUMAN,
+    namespace: Namespace = None,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+) -> None:
+    """Show what runs, what waits, and for what. Exit code 0 if the stack is Ready, else 1."""
+    from cos_operator.cli import conduct  # noqa: PLC0415 - the API client takes long to import
+    from cos_operator.cli.session import Target  # noqa: PLC0415 - likewise
+
+    target = Target(kubeconfig, context, namespace, name)
+    _run(conduct.status(target, as_json=output is Format.JSON, watch=timeout if watch else None))
+
+
+@app.command()
+def history(
+    name: Name = "",
+    *,
+    output: Output = Format.HUMAN,
+    namespace: Namespace = None,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+) -> None:
+    """List the revisions of a stack, which components served with each, and which were taken back."""
+    from cos_operator.cli import change  # noqa: PLC0415 - the core takes long to import
+    from cos_operator.cli.session import Target  # noqa: PLC0415 - likewise
+
+    target = Target(kubeconfig, context, namespace, name)
+    _run(change.history(target, as_json=output is Format.JSON))
+
+
+@app.command()
+def diff(
+    words: Annotated[list[str] | None, typer.Argument(metavar="[NAME] [FROM] [TO]")] = None,
+    *,
+    output: Output = Format.HUMAN,
+    namespace: Namespace = None,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+) -> None:
+    """Compare the specs of two revisions: by default the last two, with FROM alone that and the present one."""
+    from cos_operator.cli import change  # noqa: PLC0415 - the core takes long to import
+    from cos_operator.cli.session import Target  # noqa: PLC0415 - likewise
+
+    name, start, end = change.revisions_in(words or [])
+    target = Target(kubeconfig, context, namespace, name)
+    _run(change.diff(target, start, end, as_json=output is Format.JSON))
+
+
+@app.command()
+def rollback(
+    name: Name = "",
+    *,
+    to: Annotated[int | None, typer.Option(help="Number of the revision; default: the one before.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    output: Output = Format.HUMAN,
+    namespace: Namespace = None,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+) -> None:
+    """Write the spec of an earlier revision back, after showing what that changes."""
+    from cos_operator.cli import change  # noqa: PLC0415 - the core takes long to import
+    from cos_operator.cli.session import Target  # noqa: PLC0415 - likewise
+
+    if output is Format.JSON and not yes:
+        raise CliError("with --output json nobody is asked: add --yes")
+    target = Target(kubeconfig, context, namespace, name)
+    _run(change.rollback(target, to, yes=yes, as_json=output is Format.JSON))
+
+
+@app.command()
+def plan(
+    name: Annotated[str, typer.Argument(help="The stack, if the manifest has several.")] = "",
+    *,
+    filename: Annotated[str, typer.Option("--filename", "-f", help="Manifest; - is standard input.")],
+    output: Output = Format.HUMAN,
+    namespace: Namespace = None,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+) -> None:
+    """Show what applying a manifest would do, without doing it: objects, restarts, refusals.
+
+    Exit code 0 if nothing would change, 2 if something would, 1 if it would be refused, and for errors.
+    """
+    from cos_operator.cli import planning  # noqa: PLC0415 - the core takes long to import
+    from cos_operator.cli.session import Target  # noqa: PLC0415 - likewise
+
+    target = Target(kubeconfig, context, namespace, name)
+    _run(planning.plan(target, filename, as_json=output is Format.JSON))
+
+
+@app.command()
+def pause(
+    name: Name = "",
+    *,
+    output: Output = Format.HUMAN,
+    namespace: Namespace = None,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+) -> None:
+    """Set spec.paused: the operator changes nothing until `resume`; engines run on, status stays live."""
+    _set_paused(Format.JSON is output, name, namespace, kubeconfig, context, paused=True)
+
+
+@app.command()
+def resume(
+    name: Name = "",
+    *,
+    output: Output = Format.HUMAN,
+    namespace: Namespace = None,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+) -> None:
+    """Take spec.paused back: what has waited meanwhile happens."""
+    _set_paused(Format.JSON is output, name, namespace, kubeconfig, context, paused=False)
+
+
+@app.command()
+def version() -> None:
+    """Print the version of this plugin, which should be that of the operator."""
+    typer.echo(installed("cos-operator"))
+
+
+COMMANDS = tuple(command.callback.__name__ for command in app.registered_commands if command.callback)
+
+
+def main() -> None:
+    """Run the command line. Whatever goes wrong is told in one line on standard error."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character shows another one.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """The exit code of a command line."""
+    try:
+        return int(app(arguments, prog_name="kubectl cos", standalone_mode=False) or 0)
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has seen enough. Python must not complain once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception as error:
+        if os.environ.get("COS_TRACEBACK"):
+            raise
+        return _failed(_words(error))
+
+
+def _words(error: Exception) -> str:
+    """What went wrong, and the fix."""
+    match error:
+        case KubeError():
+            return explain(error)
+        case CliError():
+            return str(error)
+        case typer.TyperException():
+            # An unknown option, say. Its own exit code is 2, which is that of a plan that changes something.
+            return f"{error.format_message()} (see: kubectl cos --help)"
+    return f"unexpected {type(error).__name__}: {error}: please report it, with what COS_TRACEBACK=1 adds"
+
+
+def _failed(text: str) -> int:
+    sys.stderr.write(f"kubectl cos: {one_line(text)}\n")
+    return FAILED
+
+
+def _set_paused(
+    as_json: bool,  # noqa: FBT001 - private
+    name: str,
+    namespace: str | None,
+    kubeconfig: str | None,
+    context: str | None,
+    *,
+    paused: bool,
+) -> None:
+    from cos_operator.cli import conduct  # noqa: PLC0415 - the API client takes long to import
+    from cos_operator.cli.session import Target  # noqa: PLC0415 - likewise
+
+    target = Target(kubeconfig, context, namespace, name)
+    _run(conduct.set_paused(target, paused=paused, as_json=as_json))
+
+
+def _run(command: Coroutine[Any, Any, int]) -> None:
+    raise typer.Exit(asyncio.run(command))

@@ -1,0 +1,41 @@
+"""What a command ends with instead of its answer: one line that names the fix."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from cos_operator.kube_errors import (
+    CredentialsError,
+    Forbidden,
+    KubeError,
+    Unauthorized,
+    Unavailable,
+)
+
+
+class CliError(Exception):
+    """The message is for the person at the terminal."""
+
+
+def one_line(text: str) -> str:
+    """Text of several lines as one."""
+    return " ".join(text.split())
+
+
+def explain(error: KubeError) -> str:
+    """What the API answered instead, and what to do about it."""
+    said = one_line(error.message)
+    match error:
+        case CredentialsError():
+            text = f"no usable kubeconfig ({said}): set --kubeconfig, --context or $KUBECONFIG"
+        case Unauthorized():
+            text = f"the API server does not accept your credentials ({said}): log in again"
+        case Forbidden():
+            text = f"{said}: ask for this right, or use another --context"
+        case Unavailable() if error.code == HTTPStatus.TOO_MANY_REQUESTS:
+            text = f"the API server is overloaded ({said}): try again"
+        case Unavailable():
+            text = f"{said}: check that the API server runs, and --context"
+        case _:
+            text = f"{error.request}: refused by the API server: {said}"
+    return text
