@@ -44,7 +44,9 @@ def with_clocks(
             continue
         row = _same_attempt(stack, wanted)
         progress = _progress(wanted, snapshot) or (row.progress if row else None)
-        since = row.last_progress_time if row and row.progress == progress else None
+        # Its pod is replaced in this pass: nothing of the revision has run yet, however long the operator was away.
+        begins = found.reason is Reason.RESTARTING
+        since = row.last_progress_time if row and row.progress == progress and not begins else None
         since = since or timestamp(now)
         late = found.reason is Reason.STARTING and _is_late(stack, since, now)
         reason = Reason.NOT_STARTING if late else found.reason
