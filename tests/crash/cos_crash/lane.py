@@ -15,10 +15,13 @@ from cos_crash.operator_process import OperatorEnded
 from cos_crash.pods import PodLedger
 from cos_crash.site import RESYNC, Site
 
-#: Seconds that a life cycle may take longer than without a fault: silent watches alone take 70 s to be noticed.
+#: Seconds that a life cycle may take longer than without a fault, the start of a killed operator's successor aside:
+#: silent watches alone take 70 s to be noticed.
 PATIENCE = 150.0
 #: Seconds for a step without a fault.
 _FAULT_FREE_LIMIT = 300.0
+#: Seconds that the starts of operators may take in a case, on a machine that does much else.
+_START_LIMIT = 240.0
 #: Seconds without a write after which a fault-free run is over: longer than the 10 s after which a revision counts
 #: as good.
 _RESTING = 12.0
@@ -129,13 +132,14 @@ class Lane:
             await asyncio.sleep(_INTERVAL)
 
     async def _until_equal(self, expected: State, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
+        began = time.monotonic()
         while True:
             self._site.require_alive()
             differences = diff(expected, await self._state())
             if not differences:
                 return
-            if time.monotonic() > deadline:
+            away = min(self._site.proxy.away(), _START_LIMIT)
+            if time.monotonic() > began + seconds + away:
                 raise Deviation(f"not as without a fault within {seconds:.0f} s", *differences)
             await asyncio.sleep(_INTERVAL)
 

@@ -61,11 +61,16 @@ class Write:
 
 @dataclass
 class Journal:
-    """What the operator did since the case began. `stack_reads`: how often it began to look at a stack."""
+    """What the operator did since the case began.
+
+    `stack_reads`: how often it began to look at a stack. `away`: seconds from kills to the first requests of the
+    successors, one that is still to come aside.
+    """
 
     began: float = field(default_factory=time.monotonic)
     writes: list[Write] = field(default_factory=list)
     stack_reads: int = 0
+    away: float = 0.0
 
 
 class Proxy:
@@ -84,6 +89,7 @@ class Proxy:
         self._answers: dict[str, deque[bytes]] = {}
         self._calm = asyncio.Event()
         self._open = True
+        self._shut_at: float | None = None
         app = web.Application(client_max_size=16 * 2**20)
         app.router.add_route("*", "/{path:.*}", self._serve)
         # A watch whose client has gone must not wait for an event to notice that.
@@ -119,9 +125,14 @@ class Proxy:
         self.injection = injection
         self.journal = Journal()
 
+    def away(self) -> float:
+        """Seconds of the case, until now, in which no operator was there."""
+        return self.journal.away + (time.monotonic() - self._shut_at if self._shut_at is not None else 0.0)
+
     def shut(self) -> None:
         """Cut every connection and accept no request: what a dead operator had still to send never arrives."""
         self._open = False
+        self._shut_at = time.monotonic()
         if self._runner.server:
             for connection in self._runner.server.connections:
                 if connection.transport:
@@ -144,6 +155,9 @@ class Proxy:
             raise
 
     async def _serve_open(self, request: web.Request) -> web.StreamResponse:
+        if self._shut_at is not None:
+            self.journal.away += time.monotonic() - self._shut_at
+            self._shut_at = None
         subject = _subject(request.path)
         if request.method in _WRITES and subject[0] != "leases":
             return await self._write(request, "/".join(subject))

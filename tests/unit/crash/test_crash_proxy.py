@@ -160,8 +160,10 @@ async def test_a_kill_strikes_at_its_write_and_no_answer_comes(setup: Setup, fau
     with pytest.raises(aiohttp.ClientError):
         await setup.write(body="of the dead")
     assert len(setup.server.writes) == done, "what the dead operator still had to send never arrives"
+    assert setup.proxy.away() > setup.proxy.journal.away
     setup.proxy.open()
     await setup.write(body="3")
+    assert setup.proxy.away() == setup.proxy.journal.away > 0
     assert len(setup.server.writes) == done + 1
     assert setup.crashes == 1
 
