@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import ssl
@@ -19,6 +20,8 @@ Manifest = dict[str, Any]
 CONNECTIONS = 8
 REQUEST_SECONDS = 60.0
 _PAGE = 500
+#: So often a request may be refused as too many, which also is the answer while a new definition is not served yet.
+_BUSY_ANSWERS = 10
 
 
 class ApiError(Exception):
@@ -80,13 +83,17 @@ class ApiClient:
         content_type: str = "application/json",
         accept: str = "application/json",
     ) -> Manifest:
-        """One request; raises `ApiError` unless it succeeds."""
+        """One request, sent again as long as the server says that it is too busy; raises `ApiError` if it fails."""
         headers = {"Content-Type": content_type, "Accept": accept}
         data = json.dumps(body).encode() if body is not None else None
-        async with self.session.request(
-            method, path, params=list(query), data=data, headers=headers
-        ) as answer:
-            found = json.loads(await answer.read())
+        for _ in range(_BUSY_ANSWERS):
+            async with self.session.request(
+                method, path, params=list(query), data=data, headers=headers
+            ) as answer:
+                found = json.loads(await answer.read())
+            if answer.status != HTTPStatus.TOO_MANY_REQUESTS:
+                break
+            await asyncio.sleep(float(answer.headers.get("Retry-After", 1)))
         if answer.status >= HTTPStatus.BAD_REQUEST:
             raise ApiError(method, path, answer.status, found.get("message", ""))
         return dict(found)
