@@ -41,7 +41,7 @@ _BY_OUTCOME = {
 #: Messages go into status and Events; an engine's own words are cut to this length.
 _MESSAGE_LIMIT = 800
 #: Of a log the end tells most.
-_LOG_LIMIT = 240
+_LOG_LIMIT = 400
 
 
 @dataclass(frozen=True)

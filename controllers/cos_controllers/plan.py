@@ -128,7 +128,9 @@ def decide(stack: CosStack, resolution: Resolution, snapshot: Snapshot, now: dat
     assessed = _with_pending(stack, assessed, pending)
     turns = Turns(assessed, held=frozenset())
     if not stack.spec.paused:
-        turns = replace_pods(stack, assessed, snapshot, history, pending, now)
+        # No pod waits for what it does not rest on: a growth that is refused stays pending for as long as it is.
+        vital = {ref_of(change.obj) for change in changes if change.vital}
+        turns = replace_pods(stack, assessed, snapshot, history, vital, now)
     assessed = with_clocks(stack, turns.assessed, snapshot, history, turns.held, now)
     learnt = history if stack.spec.paused else learn(stack, assessed, snapshot, history, now)
     status = build_status(stack, assessed, _retained(resolution, stack, snapshot), learnt, now)

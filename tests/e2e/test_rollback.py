@@ -11,8 +11,8 @@ from harness import REGISTRY, Cluster, pod_uids, wait_for
 
 from conftest import NAMESPACE, OPERATOR_NAMESPACE
 
-#: Long enough for an engine to show what is wrong with it, and not for one that hangs.
-DEADLINE_SECONDS = {"elasticsearch": 40, "neo4j": 30}
+#: A JVM needs its time to find that its configuration is wrong.
+DEADLINE_SECONDS = {("parameter", "elasticsearch"): 60, ("parameter", "neo4j"): 40}
 
 BAD_PARAMETER: dict[str, dict[str, Any]] = {
     "postgres-prod": {"parameters": {"work_mem": "lots"}},
@@ -86,7 +86,7 @@ def test_a_change_that_cannot_serve_takes_itself_back(healthy: Cluster, componen
         write(healthy, component, key)
     section = spec["postgres"][0] if component.startswith("postgres") else spec[component]
     wrong = replaced(spec, component, bad_section(fault, component, section))
-    seconds = DEADLINE_SECONDS.get(component, 15)
+    seconds = DEADLINE_SECONDS.get((fault, component), 15)
     apply(healthy, {**wrong, "progressDeadlineSeconds": seconds})
 
     found = wait_for(

@@ -46,6 +46,8 @@ cos_probe:
 """
 
 # Console only: the container's log is rotated by the node. Slow logs pass whatever level an index asks for.
+# What ends the server goes into the container's termination message in one line, its root cause first: the log's end is
+# the end of a stack trace.
 LOG4J2 = """\
 status = error
 appender.console.type = Console
@@ -54,6 +56,17 @@ appender.console.layout.type = ECSJsonLayout
 appender.console.layout.dataset = elasticsearch.server
 appender.header_warning.type = HeaderWarningAppender
 appender.header_warning.name = header_warning
+appender.termination.type = File
+appender.termination.name = termination
+appender.termination.fileName = /dev/termination-log
+appender.termination.append = false
+appender.termination.layout.type = PatternLayout
+appender.termination.layout.pattern = %m: %rEx{1}%n
+appender.termination.filter.threshold.type = ThresholdFilter
+appender.termination.filter.threshold.level = error
+logger.bootstrap.name = org.elasticsearch.bootstrap
+logger.bootstrap.level = info
+logger.bootstrap.appenderRef.termination.ref = termination
 rootLogger.level = info
 rootLogger.appenderRef.console.ref = console
 logger.deprecation.name = org.elasticsearch.deprecation
