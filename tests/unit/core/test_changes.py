@@ -11,7 +11,7 @@ from world import World
 from cos_controllers.components import redis, traefik
 from cos_controllers.components.base import Blueprint, Context
 from cos_controllers.conditions import refusal
-from cos_controllers.observation import Ref
+from cos_controllers.observation import Ref, ref_of
 
 SPEC: dict[str, Any] = {"redis": {}, "traefik": {}}
 CLAIM = Ref("PersistentVolumeClaim", "cos-redis-data-0")
@@ -119,3 +119,10 @@ def test_a_refused_growth_holds_nothing_else_back() -> None:
         "PersistentVolumeClaim": False,
         "StatefulSet": True,
     }
+    for apply in applies:
+        if apply.obj["kind"] != "PersistentVolumeClaim":
+            world.perform(apply)
+    world.settle()
+    decided = world.decide()
+    assert [ref_of(item.obj) for item in decided.applies] == [CLAIM], "tried again"
+    assert [item.ref for item in decided.deletes] == [Ref("Pod", "cos-redis-0")]
