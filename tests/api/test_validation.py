@@ -8,10 +8,14 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast, get_args
 
 import pytest
+from pydantic import ValidationError
 
+from cos_controllers.api.crd import _models as models_below
+from cos_controllers.api.model import ApiModel
+from cos_controllers.api.stack import CosStack
 from cos_controllers.parsing import InvalidStack, parse_stack
 
 ROUTES: dict[str, Any] = {"elasticsearch": {}}
@@ -142,6 +146,36 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
         {"neo4j": {"settings": {"server.directories.data": "/elsewhere"}}},
         ("spec.neo4j.settings", "server.directories.*"),
     ),
+    "memory is a quantity": (
+        {"redis": {"resources": {"limits": {"memory": "64Mi"}}}},
+        {"redis": {"resources": {"requests": {"memory": "-1"}, "limits": {"memory": "64Mi"}}}},
+        ("spec.redis.resources.requests.memory", "for example 512Mi"),
+    ),
+    "postgres memory": (
+        {"postgres": [{"name": "prod", "resources": {"limits": {"memory": "128Mi"}}}]},
+        {"postgres": [{"name": "prod", "resources": {"limits": {"memory": "100Mi"}}}]},
+        ("spec.postgres[0].resources.limits.memory", "128Mi or more", "shared_buffers"),
+    ),
+    "postgres parameter on one line": (
+        {"postgres": [{"name": "prod", "parameters": {"work_mem": "8MB"}}]},
+        {"postgres": [{"name": "prod", "parameters": {"work_mem": "8MB\nssl = on"}}]},
+        ("spec.postgres[0].parameters", "on one line"),
+    ),
+    "postgres connections": (
+        {"postgres": [{"name": "prod", "parameters": {"max_connections": "20"}}]},
+        {"postgres": [{"name": "prod", "parameters": {"max_connections": "19"}}]},
+        ("spec.postgres[0].parameters", "from 20 on"),
+    ),
+    "elasticsearch setting on one line": (
+        {"elasticsearch": {"settings": {"action.auto_create_index": "false"}}},
+        {"elasticsearch": {"settings": {"Action": "false"}}},
+        ("spec.elasticsearch.settings", "names in lower case"),
+    ),
+    "neo4j setting on one line": (
+        {"neo4j": {"settings": {"db.transaction.timeout": "30s"}}},
+        {"neo4j": {"settings": {"db.transaction.timeout": "30s\rserver.jvm.additional=-Xmx1g"}}},
+        ("spec.neo4j.settings", "on one line"),
+    ),
     "traefik version is full": (
         {"traefik": {"version": "v3.6.12"}},
         {"traefik": {"version": "v3"}},
@@ -198,6 +232,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
 ONLY_BY_SCHEMA = frozenset({"postgres names differ", "route names differ"})
 
 
+REFUSED_NAMES = ("a" * 31, "9cos", "cos.prod")
+#: Spec and name of which each part is short enough.
+TOO_LONG_TOGETHER: tuple[dict[str, Any], str] = ({"postgres": [{"name": "a" * 13}]}, "s" * 30)
+
+
 def manifest(spec: dict[str, Any], name: str = "cos") -> dict[str, Any]:
     return {
         "apiVersion": "cos.dev/v1alpha1",
@@ -205,6 +244,29 @@ def manifest(spec: dict[str, Any], name: str = "cos") -> dict[str, Any]:
         "metadata": {"name": name, "namespace": "default"},
         "spec": spec,
     }
+
+
+def broken_rules(obj: dict[str, Any]) -> set[tuple[type[ApiModel], str]]:
+    """Model and message of each rule that the models say is broken."""
+    with pytest.raises(InvalidStack) as caught:
+        parse_stack(obj)
+    assert isinstance(caught.value.__cause__, ValidationError)
+    broken = set()
+    for error in caught.value.__cause__.errors():
+        if error["type"] == "value_error":
+            broken.add((model_at(error["loc"]), error["msg"].removeprefix("Value error, ")))
+    return broken
+
+
+def model_at(location: tuple[str | int, ...]) -> type[ApiModel]:
+    """The model of the value at a location in a stack."""
+    found: Any = CosStack
+    for part in location:
+        if isinstance(part, str):
+            found = next(f.annotation for name, f in found.model_fields.items() if part in {name, f.alias})
+        # Of `list[X]` and `X | None`: X.
+        found = next((item for item in get_args(found) if item is not type(None)), found)
+    return cast("type[ApiModel]", found)
 
 
 Kubectl = Callable[..., str]
@@ -238,7 +300,18 @@ def test_the_operator_applies_the_same_rules(name: str) -> None:
             parse_stack(manifest(CASES[name][1]))
 
 
-@pytest.mark.parametrize("name", ["a" * 31, "9cos", "cos.prod"])
+def test_no_rule_is_without_a_case() -> None:
+    """Whoever adds a rule adds what it accepts and what it refuses."""
+    refused = [manifest(CASES[name][1]) for name in CASES if name not in ONLY_BY_SCHEMA]
+    refused += [manifest({"redis": {}}, name) for name in REFUSED_NAMES]
+    refused += [manifest(*TOO_LONG_TOGETHER)]
+    tried = {rule for obj in refused for rule in broken_rules(obj)}
+    models = [model for model in models_below(CosStack).values() if issubclass(model, ApiModel)]
+    untried = {(model, rule.message) for model in models for rule in model.rules} - tried
+    assert not untried
+
+
+@pytest.mark.parametrize("name", REFUSED_NAMES)
 def test_refused_names(kubectl: Kubectl, name: str, capfd: pytest.CaptureFixture[str]) -> None:
     obj = manifest({"redis": {}}, name)
     assert "metadata.name must be at most 30" in refusal(kubectl, obj, capfd)
@@ -266,7 +339,7 @@ def test_names_that_leave_no_room_for_a_pod_are_refused(
 ) -> None:
     accepted = manifest({"postgres": [{"name": "a" * 12}]}, "s" * 30)
     kubectl("apply", "--dry-run=server", "-f", "-", stdin=json.dumps(accepted))
-    refused = manifest({"postgres": [{"name": "a" * 13}]}, "s" * 30)
+    refused = manifest(*TOO_LONG_TOGETHER)
     assert "at most 42 characters together" in refusal(kubectl, refused, capfd)
     with pytest.raises(InvalidStack, match="at most 42"):
         parse_stack(refused)
