@@ -7,6 +7,7 @@ from typing import Any
 
 from cos_controllers.api.stack import CosStack
 from cos_controllers.api.status import Reason
+from cos_controllers.components.assemble import encoded
 from cos_controllers.components.registry import ENGINES
 from cos_controllers.observation import CheckResult, CheckTarget, Outcome, Snapshot
 from cos_controllers.resolve import references
@@ -15,8 +16,8 @@ from cos_operator.engines.base import EngineError
 from cos_operator.kube import Forbidden, Kube
 from cos_operator.observe import observe
 
-#: Stands for the password in a Secret that may not be read. It goes nowhere but into the plan.
-_UNREADABLE = {"data": {"password": "dW5yZWFkYWJsZS1wYXNzd29yZA=="}}
+#: Stands for a Secret that may not be read: any usable value. It goes nowhere but into the plan.
+_UNREADABLE = {"data": encoded({"password": "x" * 16})}
 
 _OUTCOMES = {
     Reason.READ_ONLY: Outcome.READ_ONLY,
