@@ -31,6 +31,54 @@ def route(name: str = "a", **fields: Any) -> dict[str, Any]:
 
 #: name: (accepted spec, refused spec, the field and words of the refusal)
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
+    "name of a Secret": (
+        {"redis": {"authSecretRef": {"name": "my.secret-1"}}},
+        {"redis": {"authSecretRef": {"name": "a/b"}}},
+        ("spec.redis.authSecretRef.name", "must be the name of an object"),
+    ),
+    "image": (
+        {"redis": {"image": "registry.example.com:5000/cos/redis@sha256:0a1b"}},
+        {"redis": {"image": " redis:8"}},
+        ("spec.redis.image", "must be a reference such as"),
+    ),
+    "empty image": (
+        {"traefik": {"image": "traefik"}},
+        {"traefik": {"image": ""}},
+        ("spec.traefik.image", "or be left out"),
+    ),
+    **{
+        f"image of {name}": (
+            {name: [{"name": "a", "image": "x"}] if name == "postgres" else {"image": "x"}},
+            {name: [{"name": "a", "image": "a b"}] if name == "postgres" else {"image": "a b"}},
+            ("must be a reference such as",),
+        )
+        for name in ("postgres", "elasticsearch", "neo4j")
+    },
+    "registry": (
+        {"redis": {}, "images": {"registry": "registry.example.com:5000/cos"}},
+        {"redis": {}, "images": {"registry": "https://bad registry"}},
+        ("spec.images.registry", "without a scheme"),
+    ),
+    "pull secrets once each": (
+        {"redis": {}, "images": {"pullSecrets": [{"name": "a"}, {"name": "b"}]}},
+        {"redis": {}, "images": {"pullSecrets": [{"name": "a"}, {"name": "a"}]}},
+        ("spec.images.pullSecrets[1]", "Duplicate value"),
+    ),
+    "control characters": (
+        {"redis": {"parameters": {"hz": "10"}}},
+        {"redis": {"parameters": {"hz": "1\u0000"}}},
+        ("spec.redis.parameters", "values on one line"),
+    ),
+    "unsafe durability": (
+        {"postgres": [{"name": "dev", "parameters": {"synchronous_commit": "off"}}]},
+        {"postgres": [{"name": "dev", "parameters": {"fsync": "off"}}]},
+        ("spec.postgres[0].parameters", "fsync"),
+    ),
+    "host with an empty label": (
+        {"traefik": {"routes": [{"name": "a", "host": "a.b", "service": {"name": "w", "port": 80}}]}},
+        {"traefik": {"routes": [{"name": "a", "host": "a..b", "service": {"name": "w", "port": 80}}]}},
+        ("spec.traefik.routes[0].host", "host must be a host name"),
+    ),
     "at least one component": (
         {"redis": {}},
         {},
@@ -229,7 +277,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
 }
 
 #: The API server refuses these by list type, which the models do not know.
-ONLY_BY_SCHEMA = frozenset({"postgres names differ", "route names differ"})
+ONLY_BY_SCHEMA = frozenset({"postgres names differ", "route names differ", "pull secrets once each"})
 
 
 REFUSED_NAMES = ("a" * 31, "9cos", "cos.prod")

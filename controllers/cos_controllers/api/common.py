@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
@@ -19,6 +20,11 @@ Parameters = Annotated[dict[str, Annotated[str, Field(max_length=1024)]], Field(
 
 ObjectName = Annotated[str, Field(min_length=1, max_length=253)]
 
+#: Names of objects (RFC 1123 subdomains).
+_OBJECT_NAME = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+#: What stands before an image's repository, or is one: no scheme, no spaces. Kubelet judges the rest.
+IMAGE_FORM = "^[A-Za-z0-9][-A-Za-z0-9._:/@]*$"
+
 
 class PullPolicy(StrEnum):
     """When kubelet pulls an image."""
@@ -34,6 +40,15 @@ class LocalReference(ApiModel):
     name: ObjectName
     """Name of the object."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel=f"self.name.matches('{_OBJECT_NAME}')",
+            message="name must be the name of an object: lower-case letters, digits, dashes, dots: my-secret",
+            holds=lambda self: re.fullmatch(_OBJECT_NAME, self.name) is not None,
+            field_path=".name",
+        ),
+    )
+
 
 class Images(ApiModel):
     """Where images come from."""
@@ -43,8 +58,19 @@ class Images(ApiModel):
     clusters: with `registry.example.com/cos`, `redis:8.0` becomes `registry.example.com/cos/redis:8.0`."""
     pull_policy: PullPolicy = PullPolicy.IF_NOT_PRESENT
     """When kubelet pulls an image."""
-    pull_secrets: Annotated[list[LocalReference], Field(max_length=8)] = []
+    pull_secrets: Annotated[
+        list[LocalReference], Field(max_length=8, json_schema_extra={"x-list-map-keys": ["name"]})
+    ] = []
     """Secrets with registry credentials."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel=f"!has(self.registry) || self.registry == '' || self.registry.matches('{IMAGE_FORM}')",
+            message="registry must be a host with an optional path, without a scheme, such as registry.example.com/cos",
+            holds=lambda self: not self.registry or re.fullmatch(IMAGE_FORM, self.registry) is not None,
+            field_path=".registry",
+        ),
+    )
 
 
 def _amount_rule(field: str, example: str) -> Rule:
@@ -125,7 +151,10 @@ class Scheduling(ApiModel):
     """Taints that the pods tolerate."""
     affinity: V1Affinity | None = None
     """Affinity of the pods."""
-    topology_spread_constraints: Annotated[list[V1TopologySpreadConstraint], Field(max_length=16)] = []
+    topology_spread_constraints: Annotated[
+        list[V1TopologySpreadConstraint],
+        Field(max_length=16, json_schema_extra={"x-list-map-keys": ["topologyKey", "whenUnsatisfiable"]}),
+    ] = []
     """Spread of the pods over zones or nodes."""
     priority_class_name: Annotated[str, Field(max_length=253)] | None = None
     """PriorityClass of the pods."""

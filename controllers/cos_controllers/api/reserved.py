@@ -18,6 +18,8 @@ POSTGRES = (
     "data_sync_retry",
     "dynamic_library_path",
     "external_pid_file",
+    "fsync",
+    "full_page_writes",
     "hba_file",
     "ident_file",
     "include",

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from cos_controllers.api import reserved
 from cos_controllers.api.common import (
+    IMAGE_FORM,
     Images,
     LocalReference,
     Parameters,
@@ -25,6 +26,7 @@ from cos_controllers.api.model import ApiModel, Rule
 from cos_controllers.api.quantity import is_positive_quantity, parse_quantity
 from cos_controllers.api.status import CosStackStatus
 
+HOST_FORM = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 MAX_NAME = 30
 #: The name of a StatefulSet, ``<stack>-postgres-<name>``, must leave room for a hash in a label of its pods: 52.
 MAX_NAME_WITH_POSTGRES = 42
@@ -55,10 +57,10 @@ def _shape_rule(field: str, pattern: str, example: str) -> Rule:
     form = re.compile(pattern)
     return Rule(
         cel=f"!has(self.{field}) || self.{field}.all(k, k.matches('{pattern}') && "
-        f"!self.{field}[k].contains('\\n') && !self.{field}[k].contains('\\r'))",
+        f"self.{field}[k].matches('^[^[:cntrl:]]*$'))",
         message=f"{field} must be names in lower case with values on one line, for example {example}",
         holds=lambda self: all(
-            form.fullmatch(key) and "\n" not in value and "\r" not in value
+            form.fullmatch(key) and re.fullmatch(r"[^\x00-\x1f\x7f]*", value)
             for key, value in getattr(self, field).items()
         ),
         field_path=f".{field}",
@@ -94,6 +96,15 @@ class EngineSpec(ApiModel):
 
     version: str
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel=f"!has(self.image) || self.image.matches('{IMAGE_FORM}')",
+            message="image must be a reference such as registry.example.com/redis:8.0, or be left out",
+            holds=lambda self: self.image is None or _matches(IMAGE_FORM, self.image),
+            field_path=".image",
+        ),
+    )
+
     live_fields: ClassVar[frozenset[str]] = frozenset()
     """Fields that come into force without a new pod: they are no part of a component's revision."""
 
@@ -126,6 +137,7 @@ class PostgresSpec(StoreSpec):
     """Settings for postgresql.conf, for example `max_connections: "100"`."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        *EngineSpec.rules,
         _memory_rule("128Mi", "shared_buffers derives from it"),
         _shape_rule("parameters", "^[a-z][a-z0-9_]*([.][a-z][a-z0-9_]*)?$", 'max_connections: "100"'),
         _reserved_rule("parameters", reserved.POSTGRES, reserved.POSTGRES_PREFIXES),
@@ -165,6 +177,7 @@ class RedisSpec(StoreSpec):
     """Directives for redis.conf, for example `appendfsync: always`."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        *EngineSpec.rules,
         _memory_rule("32Mi", "maxmemory derives from it"),
         _shape_rule("parameters", "^[a-z][a-z0-9-]*$", "appendfsync: always"),
         _reserved_rule("parameters", reserved.REDIS, reserved.REDIS_PREFIXES),
@@ -186,6 +199,7 @@ class ElasticsearchSpec(StoreSpec):
     """Settings for elasticsearch.yml, for example `action.auto_create_index: "false"`."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        *EngineSpec.rules,
         _memory_rule("768Mi", "the JVM's heap derives from it"),
         _shape_rule("settings", "^[a-z][a-z0-9_.]*$", 'action.auto_create_index: "false"'),
         _reserved_rule("settings", reserved.ELASTICSEARCH, reserved.ELASTICSEARCH_PREFIXES),
@@ -207,6 +221,7 @@ class Neo4jSpec(StoreSpec):
     """Settings for neo4j.conf, for example `db.transaction.timeout: 30s`."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        *EngineSpec.rules,
         _memory_rule("768Mi", "the JVM's heap and the page cache derive from it"),
         _shape_rule("settings", "^[a-z][a-z0-9_.]*$", "db.transaction.timeout: 30s"),
         _reserved_rule("settings", reserved.NEO4J, reserved.NEO4J_PREFIXES),
@@ -267,9 +282,9 @@ class Route(ApiModel):
             field_path=".path",
         ),
         Rule(
-            cel="!has(self.host) || self.host.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",
+            cel=f"!has(self.host) || self.host.matches('{HOST_FORM}')",
             message="host must be a host name in lower case, for example search.example.com",
-            holds=lambda self: self.host is None or _matches(r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", self.host),
+            holds=lambda self: self.host is None or _matches(HOST_FORM, self.host),
             field_path=".host",
         ),
     )
@@ -294,6 +309,7 @@ class TraefikSpec(EngineSpec):
     live_fields: ClassVar[frozenset[str]] = frozenset({"replicas", "service", "routes"})
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        *EngineSpec.rules,
         Rule(
             cel="self.routes.all(r, self.routes.exists_one(q, q.path == r.path && "
             "(has(q.host) ? q.host : '') == (has(r.host) ? r.host : '')))",
