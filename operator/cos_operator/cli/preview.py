@@ -24,12 +24,13 @@ _NAMED = 3
 
 
 class Restart(NamedTuple):
-    """A pod that would be replaced, or ended for good (`ends`), and why."""
+    """A pod that would be replaced, or ended for good (`ends`), and why; `due` if that is asked of it already."""
 
     pod: str
     component: str
     why: str
     ends: bool = False
+    due: bool = False
 
 
 class Issue(NamedTuple):
@@ -62,8 +63,9 @@ class Preview:
 
     @property
     def changes(self) -> bool:
-        """Whether anything would be done at all."""
-        return bool(self.create or self.change or self.delete or self.restarts)
+        """Whether anything would be done that is not due anyway."""
+        restarts = [item for item in self.restarts if not item.due]
+        return bool(self.create or self.change or self.delete or restarts)
 
 
 def preview(
@@ -135,13 +137,14 @@ def _restarts(resolution: Resolution, earlier: Resolution | None, snapshot: Snap
                 yield Restart(pod["metadata"]["name"], component, why, ends=True)
     waiting: list[Restart] = []
     for wanted in resolution.components:
-        known = before.get(wanted.component)
-        if not wanted.instance or (known and _same_pod(known, wanted)):
+        if not wanted.instance:
             continue
+        known = before.get(wanted.component)
+        due = known is not None and _same_pod(known, wanted)
         serves = assess(wanted, snapshot).serving
         for pod in pods_of(wanted, snapshot):
             if not is_current(pod, wanted):
-                restart = Restart(pod["metadata"]["name"], wanted.component, _why(wanted))
+                restart = Restart(pod["metadata"]["name"], wanted.component, _why(wanted), due=due)
                 if serves:
                     waiting.append(restart)
                 else:
@@ -207,7 +210,8 @@ def _returning(
 
 def _pending(due: Plan, untold: Collection[str]) -> Iterator[str]:
     """What the operator has to do anyway, which is no consequence of the manifest."""
-    refs = [*(ref_of(item.obj) for item in due.applies), *(item.ref for item in due.deletes)]
+    refs = [ref_of(item.obj) for item in due.applies]
+    refs += [item.ref for item in due.deletes if item.ref.kind != "Pod"]
     # What is learnt of a revision is written to it whenever there is something to learn.
     hidden = {*untold, "ControllerRevision"}
     told = [f"{ref.kind} {ref.name}" for ref in dict.fromkeys(refs) if ref.kind not in hidden]
@@ -245,7 +249,7 @@ def preview_lines(found: Preview) -> list[Line]:
     pods = [
         line(
             Span("end " if item.ends else f"{number}. restart ", BAD if item.ends else WAITS),
-            f"{item.pod}: {item.why}",
+            f"{item.pod}: {item.why}{'; due already, whatever the manifest says' if item.due else ''}",
         )
         for number, item in enumerate(
             found.restarts, start=1 - sum(restart.ends for restart in found.restarts)
@@ -255,7 +259,7 @@ def preview_lines(found: Preview) -> list[Line]:
     branches.append(
         line(Span(title, STRONG), below=pods or [line(Span("no pod restarts", GOOD))])
         if found.changes
-        else line(Span("no object and no pod would change", GOOD))
+        else line(Span("no object and no pod would change", GOOD), below=pods)
     )
     for title, issues in (("not done", found.blocked), ("done only in part", found.shortfalls)):
         if issues:

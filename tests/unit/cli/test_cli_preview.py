@@ -234,3 +234,37 @@ def test_what_is_due_anyway_is_no_consequence_of_the_manifest() -> None:
     found = foretell(world, SPEC)
     assert not found.changes
     assert any("due anyway" in note and "ConfigMap cos-redis-config" in note for note in found.notes)
+
+
+def test_a_restart_that_is_due_already_is_told_and_not_counted() -> None:
+    world = lived(SPEC)
+    world.spec = EDITS["a parameter"]
+    world.generation += 1
+    world.step()
+    world.settle()
+    found = foretell(world, EDITS["a parameter"])
+    assert [(item.pod, item.due) for item in found.restarts] == [("cos-redis-0", True)]
+    assert not found.changes
+    assert "due already" in told(found)
+
+
+def test_what_waited_for_a_component_goes_on_without_it() -> None:
+    """Nothing is to be written for it any more: its pod is replaced at once."""
+    world = lived(SPEC)
+    both = {
+        "redis": {"image": "redis:bad"},
+        "elasticsearch": {"settings": {"action.auto_create_index": "false"}},
+    }
+    world.bad_images.add("redis:bad")
+    world.spec = SPEC | both
+    world.generation += 1
+    for _ in range(3):
+        world.step()
+        world.settle()
+    assert world.row("elasticsearch")["reason"] == "Waiting"
+    found = foretell(world, {key: value for key, value in (SPEC | both).items() if key != "redis"})
+    assert [(item.pod, item.ends, item.due) for item in found.restarts] == [
+        ("cos-redis-0", True, False),
+        ("cos-elasticsearch-0", False, True),
+    ]
+    assert not [item for item in found.delete if item.kind == "Pod"]
