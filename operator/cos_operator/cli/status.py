@@ -172,7 +172,7 @@ def _details(row: Manifest, of_stack: str) -> Iterator[Line]:
         yield line(f"the engine says: {one_line(progress)}")
     secret = (row.get("binding") or {}).get("name")
     yield line(
-        _revisions(row), Span(f"; credentials for applications: Secret {secret}" if secret else "", FAINT)
+        _revisions(row), Span(f"; credentials: Secret {secret}" if secret else "", FAINT)
     )
 
 

@@ -41,7 +41,7 @@ def test_a_stack_that_serves() -> None:
         ["Stalled", "False"],
     ]
     assert lines[5].split() == ["+", "redis", "8.0", "Serving", "for", "5m", "cos-redis.cos.svc:6379"]
-    revision = f"    revision {row['desiredRevision']}; credentials for applications: Secret cos-redis-app"
+    revision = f"    revision {row['desiredRevision']}; credentials: Secret cos-redis-app"
     assert lines[6:] == [revision]
 
 
