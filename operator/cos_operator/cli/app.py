@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from cos_operator.cli.errors import CliError, explain, one_line
+from cos_operator.cli.lean import skip_unused
 from cos_operator.kube_errors import KubeError
 
 #: Exit codes besides 0: an error, or a stack that is not Ready; a plan that changes something; an interruption.
@@ -199,6 +200,7 @@ def main() -> None:
         # A terminal that cannot show a character shows another one.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    skip_unused()
     sys.exit(run(sys.argv[1:]))
 
 

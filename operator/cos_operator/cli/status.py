@@ -171,9 +171,7 @@ def _details(row: Manifest, of_stack: str) -> Iterator[Line]:
     if progress := row.get("progress"):
         yield line(f"the engine says: {one_line(progress)}")
     secret = (row.get("binding") or {}).get("name")
-    yield line(
-        _revisions(row), Span(f"; credentials: Secret {secret}" if secret else "", FAINT)
-    )
+    yield line(_revisions(row), Span(f"; credentials: Secret {secret}" if secret else "", FAINT))
 
 
 def _revisions(row: Mapping[str, Any]) -> Span:
