@@ -293,8 +293,9 @@ def _shortcomings(wanted: Wanted, snapshot: Snapshot, pods: Sequence[Manifest]) 
         yield Assessment(wanted.shortfall.reason, wanted.shortfall.message)
     for pod in pods:
         # The new pod of a rolling change: what keeps it back keeps the change back.
-        if not is_pod_ready(pod) and (found := _pod_obstacle(pod, snapshot)).reason is not Reason.STARTING:
-            yield found
+        if not is_pod_ready(pod) and is_current(pod, wanted):
+            found = _pod_obstacle(pod, snapshot)
+            yield found if found.reason is not Reason.STARTING else replace(found, reason=Reason.WAITING)
     if not all(is_current(pod, wanted) for pod in pods):
         yield Assessment(Reason.WAITING, "a change waits for its turn to replace the pod")
     ref = workload_ref(wanted)
