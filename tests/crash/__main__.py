@@ -72,12 +72,20 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-async def until_signal(campaign: Campaign) -> None:
-    """Run it; end it in order when told to."""
-    loop, running = asyncio.get_running_loop(), asyncio.current_task()
+async def until_signal(campaign: Campaign) -> bool:
+    """Run it, or end it in order when told to. Whether it was told to."""
+    loop, running, told = asyncio.get_running_loop(), asyncio.create_task(campaign.run()), asyncio.Event()
+
+    def end() -> None:
+        told.set()
+        running.cancel()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, running.cancel if running else loop.stop)
-    await campaign.run()
+        loop.add_signal_handler(number, end)
+    await asyncio.wait([running])
+    if not told.is_set():
+        running.result()
+    return told.is_set()
 
 
 def main() -> int:
@@ -107,9 +115,7 @@ def main() -> int:
         progress.note,
         deadline,
     )
-    try:
-        asyncio.run(until_signal(campaign))
-    except asyncio.CancelledError:
+    if asyncio.run(until_signal(campaign)):
         console.print("interrupted; the same command goes on")
         return 130
     for name, reference in campaign.references.items():

@@ -17,6 +17,7 @@ from cos_crash.api import Api
 from cos_crash.faults import Case
 from cos_crash.lane import PATIENCE, Lane, Reference, Result
 from cos_crash.lifecycles import LIFE_CYCLES, LifeCycle
+from cos_crash.operator_process import Nursery
 from cos_crash.points import Points
 from cos_crash.site import LEFTOVERS, Site, serve_definitions
 from cos_testbed.instance import Instance
@@ -88,13 +89,13 @@ class Campaign:
     async def run(self) -> None:
         """Raises `Deviation` or `OperatorEnded` where a run without faults fails to come to its end."""
         tls, authority = self._certificates()
-        async with Api(self.instance) as api:
+        async with Api(self.instance) as api, Nursery(self.source) as nursery:
             await self._clear(api)
             await serve_definitions(api, self.source)
 
             @contextlib.asynccontextmanager
             async def site(name: str) -> AsyncIterator[Site]:
-                async with Site(api, self.source, tls, authority, self.directory, name) as made:
+                async with Site(api, nursery, self.source, tls, authority, self.directory, name) as made:
                     yield made
 
             # The clock of the loop is the monotonic one.

@@ -16,7 +16,7 @@ from typing import Any, Self
 import yaml
 
 from cos_crash.api import Api, Manifest
-from cos_crash.operator_process import OperatorProcess
+from cos_crash.operator_process import Nursery, OperatorProcess
 from cos_crash.proxy import Proxy
 
 LEFTOVERS = "cos.dev/crash-test=true"
@@ -37,7 +37,14 @@ class Site:
     """
 
     def __init__(
-        self, api: Api, source: Path, tls: ssl.SSLContext, authority: Path, directory: Path, name: str
+        self,
+        api: Api,
+        nursery: Nursery,
+        source: Path,
+        tls: ssl.SSLContext,
+        authority: Path,
+        directory: Path,
+        name: str,
     ) -> None:
         self.api = api
         self.namespace = f"crash-{name}-{secrets.token_hex(3)}"
@@ -48,7 +55,7 @@ class Site:
         self._kubeconfig = directory / f"{self.namespace}.kubeconfig"
         upstream_tls = ssl.create_default_context(cafile=str(api.authority))
         self.proxy = Proxy(api.server, upstream_tls, tls, self._crash)
-        self.operator = OperatorProcess(self._environment(), self.log)
+        self.operator = OperatorProcess(nursery, self._environment(), self.log)
         self._restart: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -94,9 +101,7 @@ class Site:
         await self.operator.start()
 
     def _environment(self) -> Mapping[str, str]:
-        paths = (self._source / "operator", self._source / "controllers")
         return {
-            "PYTHONPATH": ":".join(map(str, paths)),
             "COS_KUBECONFIG": str(self._kubeconfig),
             "COS_NAMESPACES": self.namespace,
             "COS_LEASE_NAMESPACE": self._home,
