@@ -137,6 +137,9 @@ def with_refusals(
         ConditionType.READY: (ConditionStatus.FALSE, first, text),
         ConditionType.STALLED: (ConditionStatus.TRUE, first, text),
     }
+    if not any(row.reason in TRANSIENT for row in rows):
+        # Those who go by kstatus look at this one first: what is refused is not under way.
+        verdicts[ConditionType.RECONCILING] = (ConditionStatus.FALSE, first, "")
     summary = f"{sum(row.ready for row in rows)}/{len(rows)}"
     return with_verdicts(
         stack, status.model_copy(update={"components": rows, "summary": summary}), verdicts, now

@@ -77,6 +77,11 @@ def test_what_the_api_server_refuses_is_in_the_row_and_in_the_conditions() -> No
     assert conditions(status)["Ready"] == ("False", "ApplyRefused")
     assert conditions(status)["Available"] == ("True", "Serving"), "it goes on serving"
     assert with_refusals(world.stack, decided.status, {}, later) is decided.status
+    world.spec = {"redis": {"storage": {"size": "9Gi"}}}
+    waiting = world.decide().status
+    assert conditions(waiting)["Reconciling"] == ("True", "Waiting")
+    refused = with_refusals(world.stack, waiting, {"redis": refusal(Ref("Service", "x"), "no")}, later)
+    assert conditions(refused)["Reconciling"] == ("False", "ApplyRefused"), "what is refused is not under way"
     own = with_refusals(world.stack, decided.status, {"": refusal(Ref("Secret", "cos-seed"), "no")}, later)
     assert own.components[0].ready is True
     assert conditions(own)["Ready"] == ("False", "ApplyRefused")
