@@ -57,8 +57,12 @@ def scale(
         for stacks in map(int, sizes.split(",")):
             for _ in range(repeat if stacks < 1000 else 1):
                 wish = Wish(stacks, steady, edits, edit_interval, restarts, churn, churn_rate, floor)
-                figures = asyncio.run(Run(cluster, wish, progress, folder).measure())
-                _keep(results, "scale", figures)
+                run = Run(cluster, wish, progress, folder)
+                try:
+                    asyncio.run(run.measure())
+                finally:
+                    # Also what was measured before a phase that failed.
+                    _keep(results, "scale", run.figures)
     finally:
         run_testbed(instance, "clean")
     report.write(json.loads(results.read_text()))

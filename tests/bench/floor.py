@@ -45,7 +45,7 @@ async def measure_floor(
                 cells = await client.column("/api/v1/pods", "Status")
                 return bool(cells) and set(cells) == {"Running"}
 
-            await until("every pod runs", pods_ready, 120 + count, 1 + count / 200)
+            await until("every pod runs", pods_ready, 300 + 4 * count, 1 + count / 200)
             pods = len(await client.column("/api/v1/pods", "Status"))
             heard = (watching.cpu() - before).total
     return {
@@ -70,7 +70,7 @@ async def _write(
     arguments = (str(record), str(length), str(owners))
     script = _HERE / "floor_write.py"
     with Measured.python(script, *arguments, environment=environment, log=log) as writing:
-        if await writing.ended(600 + 2 * len(stacks)):
+        if await writing.ended(600 + 4 * len(stacks)):
             writing.require_alive()
 
 
