@@ -181,7 +181,8 @@ def test_two_replicas_are_ready_and_one_of_them_leads(empty: Cluster) -> None:
     }
     assert first in pods
     empty.run("delete", "pod", first, "-n", HOME, "--wait=false")
-    wait_for("another leader", lambda: holder() in pods - {first}, 30)
+    # The one that stood by, or the deleted one's successor: it may start faster than the other asks again.
+    wait_for("another leader", lambda: holder() not in {"", first}, 30)
     wait_for("two replicas again", lambda: len(operator_pods(empty)) == 2, 60)
 
 
@@ -217,7 +218,8 @@ def test_rights_granted_are_rights_used(empty: Cluster) -> None:
     install(empty, "--wait", "--timeout=2m")
     proxy: dict[str, Any] = {"replicas": 2, "routes": []}
     for spec in (
-        {"traefik": proxy},
+        # With one revision kept, the second one forgets the first.
+        {"traefik": proxy, "revisionHistoryLimit": 1},
         {"traefik": {**proxy, "routes": [{"name": "web", "service": {"name": "web", "port": 80}}]}},
         {"redis": {"maxClients": 60}},
         {"redis": None, "traefik": {"replicas": 1}},
@@ -236,7 +238,9 @@ def test_rights_granted_are_rights_used(empty: Cluster) -> None:
     created = {(resource, "create") for resource, verb in used if verb == "patch" and resource != "pods"}
     # Asked by an admission plugin about owner references, never requested.
     consulted = {("cosstacks/finalizers", "update")}
-    assert granted - used - created - consulted == set()
+    # Read of an engine that takes long to start, for signs of progress: these do not.
+    patient = {("pods/log", "get")}
+    assert granted - used - created - consulted - patient == set()
 
 
 def test_kubectl_alone_installs_upgrades_and_uninstalls(empty: Cluster, older: Path, tmp_path: Path) -> None:

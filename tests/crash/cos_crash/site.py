@@ -69,6 +69,8 @@ class Site:
             | {"spec": {"expirationSeconds": 12 * 3600}},
         )
         self._write_kubeconfig((token or {})["status"]["token"])
+        # The operator appends to it once it runs; whoever looks before then finds it empty.
+        self.log.touch()
         await self.operator.start()
         return self
 

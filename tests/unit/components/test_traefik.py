@@ -89,7 +89,9 @@ def test_no_routes_is_a_valid_file() -> None:
 
 NAMES = st.from_regex(r"\A[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?\Z")
 PATHS = st.from_regex(r"\A/([A-Za-z0-9._~-]{1,9}(/[A-Za-z0-9._~-]{1,9}){0,3})?\Z")
-HOSTS = st.none() | st.from_regex(r"\A[a-z0-9]([-a-z0-9.]{0,20}[a-z0-9])?\Z")
+HOSTS = st.none() | st.from_regex(
+    r"\A[a-z0-9]([-a-z0-9]{0,9}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,9}[a-z0-9])?){0,2}\Z"
+)
 
 
 @given(st.lists(st.builds(route, NAMES, PATHS, HOSTS), unique_by=lambda item: item.name, max_size=8))
