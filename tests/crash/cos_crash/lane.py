@@ -25,6 +25,8 @@ _START_LIMIT = 240.0
 #: Seconds without a write after which a fault-free run is over: longer than the 10 s after which a revision counts
 #: as good.
 _RESTING = 12.0
+#: Seconds without a write after which a pass is over.
+_QUIET = 3.0
 #: Seconds in which a pass that was asked for has written what it has to write.
 _PASS = 2.0
 _PASSES = 2
@@ -132,19 +134,23 @@ class Lane:
             await asyncio.sleep(_INTERVAL)
 
     async def _until_equal(self, expected: State, seconds: float) -> None:
+        """Wait until all is as expected and the operator has stopped writing: its last pass may still be under way."""
         began = time.monotonic()
+        quiet_since, written = began, -1
         while True:
             self._site.require_alive()
-            stack = await self._site.api.get(stack_path(self._site.namespace))
-            # All that there is takes many requests, and differs for certain while the stack itself does.
-            alone = normalise([stack] if stack else [], self._site.namespace)
-            key = f"CosStack/{STACK}"
-            if alone.get(key) == expected.get(key) and not diff(expected, await self._state()):
+            differences = diff(expected, await self._state())
+            now, writes = time.monotonic(), len(self._site.proxy.journal.writes)
+            if writes != written or differences:
+                quiet_since, written = now, writes
+            elif now - quiet_since > _QUIET:
                 return
             away = min(self._site.proxy.away(), _START_LIMIT)
-            if time.monotonic() > began + seconds + away:
-                differences = diff(expected, await self._state())
-                raise Deviation(f"not as without a fault within {seconds:.0f} s", *differences)
+            if now > began + seconds + away:
+                raise Deviation(
+                    f"not as without a fault, and quiet, within {seconds:.0f} s; {writes} writes",
+                    *differences,
+                )
             await asyncio.sleep(_INTERVAL)
 
     async def _require_rest(self, expected: State) -> None:
