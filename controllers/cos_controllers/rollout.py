@@ -134,7 +134,8 @@ def _image(pods: list[Manifest]) -> str:
     """The image by digest, as kubelet pulled it; "" if it does not say so (an image that was loaded by hand)."""
     for pod in pods:
         for status in container_statuses(pod):
-            image = str(status.get("imageID") or "")
+            # Some runtimes say how they got it: docker-pullable://redis@sha256:… is no image that a pod can ask for.
+            image = str(status.get("imageID") or "").rpartition("://")[2]
             if "@sha256:" in image:
                 return image
     return ""

@@ -54,6 +54,18 @@ def rolled_back_world() -> World:
     return world
 
 
+def test_the_image_to_go_back_to_is_one_that_a_pod_can_ask_for() -> None:
+    """As cri-dockerd tells it."""
+    world = World(SPEC)
+    world.image_prefix = "docker-pullable://"
+    world.bad_images.add(BAD)
+    world.converge()
+    edit(world, WRONG)
+    run(world, 3)
+    assert world.row("redis")["reason"] == "RolledBack"
+    assert image_of(world, "redis").startswith("redis@sha256:")
+
+
 def test_a_bad_image_is_taken_back_and_the_rest_is_not_touched() -> None:
     world = good_world()
     before, digest = world.pods(), None

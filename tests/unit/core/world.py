@@ -39,6 +39,7 @@ class World:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     unready: set[str] = field(default_factory=set)
     bad_images: set[str] = field(default_factory=set)
+    image_prefix: str = ""
     logs: dict[str, str] = field(default_factory=dict)
     warnings: dict[Ref, WarningEvent] = field(default_factory=dict)
     now: datetime = START
@@ -155,7 +156,7 @@ class World:
             digest = hashlib.sha256(container["image"].partition("@")[0].encode()).hexdigest()
             repository = container["image"].partition("@")[0].rpartition(":")[0]
             image = container["image"] if "@" in container["image"] else f"{repository}@sha256:{digest}"
-            status |= {"imageID": image, "state": {"running": {}}}
+            status |= {"imageID": f"{self.image_prefix}{image}", "state": {"running": {}}}
         pod["status"]["containerStatuses"] = [status]
         state = "True" if status["ready"] else "False"
         before = next(iter(pod["status"]["conditions"]), {})
