@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -43,14 +44,17 @@ def with_clocks(
             judged.append((wanted, found))
             continue
         row = _same_attempt(stack, wanted)
-        progress = _progress(wanted, snapshot) or (row.progress if row else None)
+        known_progress = row.progress if row else None
+        seen = _progress(wanted, snapshot)
+        # An engine that crashes on its way begins anew where it was before: that is no progress.
+        furthest = seen if _position(seen) > _position(known_progress) else known_progress
         # Its pod is replaced in this pass: nothing of the revision has run yet, however long the operator was away.
         begins = found.reason is Reason.RESTARTING
-        since = row.last_progress_time if row and row.progress == progress and not begins else None
+        since = row.last_progress_time if row and furthest == known_progress and not begins else None
         since = since or timestamp(now)
         late = found.reason is Reason.STARTING and _is_late(stack, since, now)
         reason = Reason.NOT_STARTING if late else found.reason
-        judged.append((wanted, replace(found, reason=reason, last_progress_time=since, progress=progress)))
+        judged.append((wanted, replace(found, reason=reason, last_progress_time=since, progress=furthest)))
     return judged
 
 
@@ -123,6 +127,10 @@ def _progress(wanted: Wanted, snapshot: Snapshot) -> str | None:
     pattern = wanted.engine.progress
     found = pattern.findall(snapshot.logs.get(wanted.component, "")) if pattern else []
     return str(found[-1]) if found else None
+
+
+def _position(progress: str | None) -> tuple[int, ...]:
+    return tuple(int(number, 16) for number in re.findall(r"[0-9A-Fa-f]+", progress or ""))
 
 
 def _have_settled(pods: list[Manifest], now: datetime) -> bool:

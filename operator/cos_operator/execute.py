@@ -42,6 +42,9 @@ async def execute(kube: Kube, namespace: str, plan: Plan, clients: Mapping[str, 
         if failed.isdisjoint({component, ""}) and not await _apply(kube, apply, component, outcome):
             failed.update({component} if apply.vital else ())
     for delete in plan.deletes:
+        if delete.orphan and failed:
+            # What comes in its place would be refused with the rest: its pods would be left without a controller.
+            continue
         await _delete(kube, namespace, delete, outcome)
     if plan.provisions and kube.write_guard:
         kube.write_guard()

@@ -120,7 +120,10 @@ class Engine(Protocol):
 
     @property
     def progress(self) -> re.Pattern[str] | None:
-        """What a starting engine's log says of how far it is; None if it says nothing that must go on to rise."""
+        """What a starting engine's log says of how far it is: hexadecimal numbers, the most significant first.
+
+        None if it says nothing that rises for as long as it gets on.
+        """
 
     def tag(self, version: str) -> str:
         """Tag of the default image for a version of the spec."""

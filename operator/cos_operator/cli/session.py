@@ -93,8 +93,11 @@ async def replace_spec(kube: Kube, stack: Manifest, changed: Manifest, *, dry_ru
     """
     metadata = stack["metadata"]
     version = metadata["resourceVersion"]
+    # Who owns which field is the API server's to say: an earlier answer would take from the operator what it has
+    # written to the status since.
+    kept = {key: value for key, value in changed["metadata"].items() if key != "managedFields"}
     for _ in range(_ATTEMPTS):
-        body = {**changed, "metadata": {**changed["metadata"], "resourceVersion": version}}
+        body = {**changed, "metadata": {**kept, "resourceVersion": version}}
         try:
             return await kube.replace(body, dry_run=dry_run)
         except Conflict:

@@ -200,6 +200,18 @@ def test_progress_puts_the_deadline_off() -> None:
     assert world.row("postgres-prod")["failedRevision"], "and no longer"
 
 
+def test_an_engine_that_crashes_on_its_way_makes_no_progress_by_beginning_anew() -> None:
+    world = World({"postgres": [{"name": "prod"}], "progressDeadlineSeconds": 60})
+    world.converge()
+    edit(world, {**world.spec, "postgres": [{"name": "prod", "parameters": {"max_connections": "50"}}]})
+    world.unready.add("postgres-prod")
+    line = "LOG:  redo in progress, elapsed time: 10.00 s, current LSN: 0/{:X}\n"
+    for step in range(60):
+        world.logs["postgres-prod"] = line.format((0xF0, 0x100, 0x110)[step % 3])
+        run(world, 0.2)
+    assert world.row("postgres-prod")["failedRevision"]
+
+
 def test_what_needs_no_pod_stays_as_the_spec_has_it_now() -> None:
     world = rolled_back_world()
     routes = [{"name": "web", "service": {"name": "web", "port": 80}}]
