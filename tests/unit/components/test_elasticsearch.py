@@ -22,6 +22,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from settings_text import ONE_LINE
 
 from cos_controllers.api.common import ResourceList, Resources
 from cos_controllers.api.stack import CosStackSpec, ElasticsearchSpec
@@ -48,10 +49,6 @@ from cos_operator.engines import elasticsearch as client
 
 CREDENTIALS = Credentials(
     admin=Login("cos-admin", "a" * 40), app=Login("app", 'quo"te\\d$(id)'), probe=Login("cos-probe", "c" * 40)
-)
-# What the API accepts: no control characters of ASCII, whatever else.
-ONE_LINE = st.text(
-    st.characters(exclude_categories=["Cs"], exclude_characters=[*map(chr, range(0x20)), "\x7f"]), max_size=80
 )
 
 

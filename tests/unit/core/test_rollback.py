@@ -184,11 +184,17 @@ def test_an_engine_that_serves_for_a_moment_only_has_not_served() -> None:
     assert world.row("redis").get("failedRevision"), world.row("redis")
 
 
-def test_progress_puts_the_deadline_off() -> None:
+def recovering_world() -> World:
+    """A Postgres that does not serve yet after a change."""
     world = World({"postgres": [{"name": "prod"}], "progressDeadlineSeconds": 60})
     world.converge()
     edit(world, {**world.spec, "postgres": [{"name": "prod", "parameters": {"max_connections": "50"}}]})
     world.unready.add("postgres-prod")
+    return world
+
+
+def test_progress_puts_the_deadline_off() -> None:
+    world = recovering_world()
     line = "LOG:  redo in progress, elapsed time: {}.00 s, current LSN: 0/{:X}\n"
     for step in range(30):
         noise = "FATAL:  the database system is not yet accepting connections\n" * 3
@@ -201,10 +207,7 @@ def test_progress_puts_the_deadline_off() -> None:
 
 
 def test_an_engine_that_crashes_on_its_way_makes_no_progress_by_beginning_anew() -> None:
-    world = World({"postgres": [{"name": "prod"}], "progressDeadlineSeconds": 60})
-    world.converge()
-    edit(world, {**world.spec, "postgres": [{"name": "prod", "parameters": {"max_connections": "50"}}]})
-    world.unready.add("postgres-prod")
+    world = recovering_world()
     line = "LOG:  redo in progress, elapsed time: 10.00 s, current LSN: 0/{:X}\n"
     for step in range(60):
         world.logs["postgres-prod"] = line.format((0xF0, 0x100, 0x110)[step % 3])
