@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 from cos_controllers.api.stack import CosStack, DeletionPolicy
 from cos_controllers.diagnose import is_current, pods_of, workload_ref
-from cos_controllers.drift import needs_apply
+from cos_controllers.drift import needs_apply, owned_part
 from cos_controllers.history import History
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import (
+    ANNOTATION_DATA_VERSION,
     ANNOTATION_FILES,
     ANNOTATION_TEMPLATE,
     LABEL_STACK_COMPONENT,
@@ -18,8 +20,9 @@ from cos_controllers.names import (
     files_secret,
 )
 from cos_controllers.observation import Ref, Snapshot, ref_of
-from cos_controllers.ownership import controller_of, is_credential, is_ours, without_owner
+from cos_controllers.ownership import controller_of, is_credential, is_ours
 from cos_controllers.resolve import Resolution, Wanted
+from cos_controllers.volumes import data_version
 
 #: Kinds of which an object is deleted when it is no longer rendered. Volumes never are.
 PRUNED_KINDS = frozenset(
@@ -53,6 +56,44 @@ class Delete:
     uid: str
     why: str = ""
     orphan: bool = False
+
+
+@dataclass(frozen=True)
+class Records:
+    """What is to be written about volumes before anything else of their `components` is done.
+
+    `snapshot`: what there is once it is written.
+    """
+
+    applies: tuple[Apply, ...]
+    components: frozenset[str]
+    snapshot: Snapshot
+
+
+def records(stack: CosStack, snapshot: Snapshot) -> Records:
+    """On each volume of the stack the newest version that was started on it, rendered or not.
+
+    Of its own, so that nothing that is refused or no longer wanted keeps it from being known: an older version must
+    never open what a newer one may have converted.
+    """
+    applies, components, known = [], set(), dict(snapshot.objects)
+    for ref, live in sorted(snapshot.objects.items()):
+        if ref.kind != "PersistentVolumeClaim" or not is_ours(live, stack):
+            continue
+        version = {ANNOTATION_DATA_VERSION: data_version(ref.name, snapshot.objects)}
+        if (live["metadata"].get("annotations") or {}).items() >= version.items() or not any(
+            version.values()
+        ):
+            continue
+        applies.append(Apply(_annotated(owned_part(live), version)))
+        components.add((live["metadata"].get("labels") or {}).get(LABEL_STACK_COMPONENT, ""))
+        known[ref] = _annotated(live, version)
+    return Records(tuple(applies), frozenset(components), replace(snapshot, objects=known))
+
+
+def _annotated(obj: Manifest, annotations: dict[str, str]) -> Manifest:
+    metadata = obj["metadata"]
+    return obj | {"metadata": metadata | {"annotations": (metadata.get("annotations") or {}) | annotations}}
 
 
 def applies(resolution: Resolution, snapshot: Snapshot) -> tuple[Apply, ...]:
@@ -110,13 +151,22 @@ def released(resolution: Resolution, stack: CosStack, snapshot: Snapshot) -> lis
         return []
     rendered = {ref_of(obj) for obj in resolution.objects()}
     return [
-        Apply(without_owner(obj))
+        Apply(_without_owner(obj))
         for ref, obj in sorted(snapshot.objects.items())
         if ref not in rendered
         and (ref.kind == "PersistentVolumeClaim" or is_credential(ref, obj, stack))
         and controller_of(obj)
         and is_ours(obj, stack)
     ]
+
+
+def _without_owner(obj: Manifest) -> Manifest:
+    """A volume or Secret as we own it, without its owner: an apply takes that away."""
+    own = owned_part(obj)
+    if version := (obj["metadata"].get("annotations") or {}).get(ANNOTATION_DATA_VERSION):
+        # Perhaps written in this very pass.
+        own = _annotated(own, {ANNOTATION_DATA_VERSION: version})
+    return own | {"metadata": {k: v for k, v in own["metadata"].items() if k != "ownerReferences"}}
 
 
 def _nudges(resolution: Resolution, snapshot: Snapshot) -> list[Apply]:
@@ -138,10 +188,16 @@ def _nudges(resolution: Resolution, snapshot: Snapshot) -> list[Apply]:
     return found
 
 
-def pruned(resolution: Resolution, stack: CosStack, snapshot: Snapshot) -> tuple[Delete, ...]:
-    """Objects of ours that are no longer rendered. Volumes and credentials stay; so does all of a blocked one."""
+def pruned(
+    resolution: Resolution, stack: CosStack, snapshot: Snapshot, unrecorded: Collection[str]
+) -> tuple[Delete, ...]:
+    """Objects of ours that are no longer rendered.
+
+    Volumes and credentials stay; so does all of a blocked component, and of an `unrecorded` one for now, whose pod
+    is the only witness of what has opened its volume.
+    """
     wanted = {ref_of(obj) for obj in resolution.objects()}
-    blocked = {item.component for item in resolution.components if not item.instance}
+    kept = {item.component for item in resolution.components if not item.instance} | set(unrecorded)
     found = []
     for ref, obj in sorted(snapshot.objects.items()):
         labels = obj["metadata"].get("labels") or {}
@@ -149,7 +205,7 @@ def pruned(resolution: Resolution, stack: CosStack, snapshot: Snapshot) -> tuple
             ref.kind in PRUNED_KINDS
             and ref not in wanted
             and is_ours(obj, stack)
-            and labels.get(LABEL_STACK_COMPONENT) not in blocked
+            and labels.get(LABEL_STACK_COMPONENT) not in kept
             and _is_rendered_name(ref, obj, stack)
             and not obj["metadata"].get("deletionTimestamp")
         ):

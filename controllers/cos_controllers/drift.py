@@ -7,7 +7,7 @@ own a field that the intent no longer has (which an apply would remove)?
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cos_controllers.api.quantity import parse_quantity
@@ -24,6 +24,40 @@ _QUANTITY_FIELDS = frozenset({"requests", "limits", "sizeLimit"})
 def needs_apply(intent: Manifest, live: Manifest) -> bool:
     """Whether applying `intent` would change `live`."""
     return not (_covers(live, intent) and not _owns_more(_owned_fields(live), intent))
+
+
+def owned_part(live: Manifest) -> Manifest:
+    """The identity of a live object and the fields of it that we own: applied, it changes nothing.
+
+    With the UID, so that no other is made of it should it be gone meanwhile.
+    """
+    identity = ("name", "namespace", "uid")
+    metadata = {key: live["metadata"][key] for key in identity if key in live["metadata"]}
+    fields = _owned_fields(live)
+    owned = _project(fields, live) if fields else {}
+    return {
+        "apiVersion": live["apiVersion"],
+        "kind": live["kind"],
+        **owned,
+        "metadata": {**owned.get("metadata", {}), **metadata},
+    }
+
+
+def _project(owned: Mapping[str, Any], live: Any) -> Any:
+    """The parts of `live` that `owned` (fieldsV1: see `_owns_more`) names; all of it where it names no part."""
+    parts = {path: below for path, below in owned.items() if path != "."}
+    if not parts:
+        return live
+    if isinstance(live, dict):
+        names = {path.removeprefix("f:"): below for path, below in parts.items()}
+        return {name: _project(below, live[name]) for name, below in names.items() if name in live}
+    return [
+        item if form == "v" else json.loads(key) | _project(below, item)
+        for path, below in parts.items()
+        for form, _, key in (path.partition(":"),)
+        for item in live
+        if (json.loads(key) == item if form == "v" else json.loads(key).items() <= item.items())
+    ]
 
 
 def _covers(live: Any, intent: Any, *, quantity: bool = False) -> bool:

@@ -7,7 +7,6 @@ from typing import Any
 from cos_controllers.api.stack import CosStack
 from cos_controllers.k8s import Manifest, V1OwnerReference
 from cos_controllers.names import (
-    ANNOTATION_DATA_VERSION,
     API_VERSION,
     LABEL_MANAGED_BY,
     LABEL_STACK,
@@ -42,23 +41,6 @@ def is_credential(ref: Ref, obj: Manifest, stack: CosStack) -> bool:
         admin_secret(name),
         app_secret(name),
     }
-
-
-def without_owner(obj: Manifest) -> Manifest:
-    """The fields that we own of a volume or Secret, as they are, without its owner: an apply takes that away."""
-    metadata = {key: obj["metadata"][key] for key in ("name", "namespace", "labels")}
-    annotations = obj["metadata"].get("annotations") or {}
-    if version := annotations.get(ANNOTATION_DATA_VERSION):
-        metadata["annotations"] = {ANNOTATION_DATA_VERSION: version}
-    intent = {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": metadata}
-    if obj["kind"] == "Secret":
-        return intent | {"type": obj["type"], "data": obj["data"]}
-    spec = {
-        key: obj["spec"][key]
-        for key in ("accessModes", "resources", "storageClassName")
-        if key in obj["spec"]
-    }
-    return intent | {"spec": spec}
 
 
 def controller_of(obj: Manifest) -> dict[str, Any] | None:

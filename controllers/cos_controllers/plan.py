@@ -9,7 +9,17 @@ from typing import NamedTuple
 
 from cos_controllers.api.stack import CosStack
 from cos_controllers.api.status import CosStackStatus, Reason, RetainedVolume
-from cos_controllers.changes import Apply, Delete, applies, forgotten, pruned, released, remade, revisions
+from cos_controllers.changes import (
+    Apply,
+    Delete,
+    applies,
+    forgotten,
+    pruned,
+    records,
+    released,
+    remade,
+    revisions,
+)
 from cos_controllers.conditions import Notice, build_status, previous_row
 from cos_controllers.diagnose import (
     assess,
@@ -121,6 +131,8 @@ def plan(stack: CosStack, snapshot: Snapshot, now: datetime) -> Plan:
 def decide(stack: CosStack, resolution: Resolution, snapshot: Snapshot, now: datetime) -> Plan:
     """`plan`, for one who has resolved the stack already."""
     history = resolution.history
+    recorded = records(stack, snapshot)
+    snapshot = recorded.snapshot
     changes = (*applies(resolution, snapshot), *released(resolution, stack, snapshot))
     pending = {ref_of(change.obj) for change in changes}
     assessed = [(wanted, assess(wanted, snapshot)) for wanted in resolution.components]
@@ -129,7 +141,7 @@ def decide(stack: CosStack, resolution: Resolution, snapshot: Snapshot, now: dat
     turns = Turns(assessed, held=frozenset())
     if not stack.spec.paused:
         # No pod waits for what it does not rest on: a growth that is refused stays pending for as long as it is.
-        vital = {ref_of(change.obj) for change in changes if change.vital}
+        vital = {ref_of(change.obj) for change in (*recorded.applies, *changes) if change.vital}
         turns = replace_pods(stack, assessed, snapshot, history, vital, now)
     assessed = with_clocks(stack, turns.assessed, snapshot, history, turns.held, now)
     learnt = history if stack.spec.paused else learn(stack, assessed, snapshot, history, now)
@@ -148,11 +160,12 @@ def decide(stack: CosStack, resolution: Resolution, snapshot: Snapshot, now: dat
         status=status,
         # What was learnt is written before anything is done about it: dying in between changes nothing.
         applies=(
+            *recorded.applies,
             *revisions(learnt, stack, snapshot),
             *(change for change in changes if ref_of(change.obj) not in {item.ref for item in workloads}),
         ),
         deletes=(
-            *pruned(resolution, stack, snapshot),
+            *pruned(resolution, stack, snapshot, recorded.components),
             *forgotten(learnt, stack),
             *workloads,
             *turns.deletes,
@@ -160,7 +173,7 @@ def decide(stack: CosStack, resolution: Resolution, snapshot: Snapshot, now: dat
         provisions=provisions,
         notices=tuple(Notice("Normal", "Restarting", delete.why) for delete in (*workloads, *turns.deletes)),
         requeue_after=AT_ONCE
-        if set(learnt.current.failed) - set(history.current.failed)
+        if recorded.applies or set(learnt.current.failed) - set(history.current.failed)
         else _next_look(stack, assessed, snapshot, now),
     )
 

@@ -322,6 +322,56 @@ def test_the_volume_knows_what_was_started_on_it() -> None:
     assert claim_version(world, "elasticsearch") == "8.19.5"
 
 
+def newer_has_started() -> World:
+    """The newer version has opened the volume, and no pass has seen it yet."""
+    world = good_world(ES)
+    edit(world, NEWER)
+    world.unready.add("elasticsearch")
+    while not world.deleted:
+        world.step()
+        world.settle()
+    assert claim_version(world, "elasticsearch") == "8.18.2"
+    return world
+
+
+def test_a_growth_that_is_refused_keeps_no_version_from_being_recorded() -> None:
+    world = good_world(ES)
+    world.may_grow = False
+    edit(world, {**NEWER, "elasticsearch": {"version": "8.19.5", "storage": {"size": "99Gi"}}})
+    for _ in range(20):
+        world.step()
+        world.settle()
+    assert claim_version(world, "elasticsearch") == "8.19.5"
+
+
+def test_what_has_opened_the_volume_is_recorded_also_when_the_spec_no_longer_wants_it() -> None:
+    world = newer_has_started()
+    edit(world, ES)
+    world.step()
+    assert claim_version(world, "elasticsearch") == "8.19.5"
+    assert world.row("elasticsearch")["reason"] == "VersionRefused"
+
+
+def test_a_component_goes_only_after_it_is_recorded_what_has_opened_its_volume() -> None:
+    world = newer_has_started()
+    edit(world, {"redis": {}})
+    decided = world.step(writes=0)
+    assert Ref("StatefulSet", "cos-elasticsearch") not in [delete.ref for delete in decided.deletes]
+    world.step()
+    assert claim_version(world, "elasticsearch") == "8.19.5"
+    world.converge()
+    assert Ref("StatefulSet", "cos-elasticsearch") not in world.objects
+    claim = world.objects[Ref("PersistentVolumeClaim", "cos-elasticsearch-data-0")]
+    assert claim["spec"]["resources"], "nothing else of the volume has changed"
+
+
+def test_no_pod_is_replaced_before_it_is_recorded_what_has_opened_its_volume() -> None:
+    world = newer_has_started()
+    edit(world, {**NEWER, "elasticsearch": {"version": "8.19.6"}})
+    world.settle()
+    assert world.step(writes=0).deletes == ()
+
+
 def test_a_forbidden_step_is_refused_before_anything_is_touched() -> None:
     world = good_world(NEWER)
     pods = world.pods()

@@ -14,7 +14,7 @@ from cos_controllers.api.stack import CosStack
 from cos_controllers.changes import Apply, Delete
 from cos_controllers.conditions import timestamp
 from cos_controllers.k8s import Manifest
-from cos_controllers.names import LABEL_STACK_COMPONENT
+from cos_controllers.names import LABEL_STACK_COMPONENT, MANAGER
 from cos_controllers.observation import CheckResult, Outcome, Ref, Snapshot, WarningEvent, ref_of
 from cos_controllers.parsing import parse_stack
 from cos_controllers.plan import Plan, plan
@@ -23,10 +23,38 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def merge(live: Any, intent: Any) -> Any:
-    """Server-side apply without removal: maps merge, all else is replaced."""
+    """Maps merge, all else is replaced."""
     if isinstance(live, dict) and isinstance(intent, dict):
         return {**live, **{key: merge(live.get(key), value) for key, value in intent.items()}}
     return copy.deepcopy(intent)
+
+
+def owned_by(intent: Any) -> dict[str, Any]:
+    """The fieldsV1 of an intent, a list being one field."""
+    return {f"f:{key}": owned_by(value) for key, value in intent.items()} if isinstance(intent, dict) else {}
+
+
+def without_lost(live: Any, before: dict[str, Any], after: dict[str, Any]) -> Any:
+    """`live` without the fields that were owned and no longer are."""
+    if not isinstance(live, dict):
+        return live
+    kept = {key: value for key, value in live.items() if f"f:{key}" not in before or f"f:{key}" in after}
+    return {
+        key: without_lost(value, before.get(f"f:{key}", {}), after.get(f"f:{key}", {}))
+        for key, value in kept.items()
+    }
+
+
+def server_side_apply(live: Manifest, intent: Manifest) -> Manifest:
+    """What an apply of ours makes of a live object."""
+    owned = owned_by({key: value for key, value in intent.items() if key not in {"apiVersion", "kind"}})
+    for name in ("name", "namespace", "uid"):
+        owned["f:metadata"].pop(f"f:{name}", None)
+    entries = live["metadata"].get("managedFields") or [{"fieldsV1": {}}]
+    changed = merge(without_lost(live, entries[0]["fieldsV1"], owned), intent)
+    entry = {"manager": MANAGER, "operation": "Apply", "fieldsV1": owned}
+    changed["metadata"]["managedFields"] = [entry]
+    return changed
 
 
 @dataclass
@@ -39,6 +67,7 @@ class World:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     unready: set[str] = field(default_factory=set)
     bad_images: set[str] = field(default_factory=set)
+    may_grow: bool = True
     image_prefix: str = ""
     logs: dict[str, str] = field(default_factory=dict)
     warnings: dict[Ref, WarningEvent] = field(default_factory=dict)
@@ -94,14 +123,12 @@ class World:
         live = self.objects.get(ref)
         if live is None:
             metadata = {"uid": f"uid-{next(self._serial)}", "generation": 1}
-            self.objects[ref] = merge({"metadata": metadata}, action.obj)
+            self.objects[ref] = server_side_apply({"metadata": metadata}, action.obj)
         else:
-            changed = merge(live, action.obj)
-            # What we owned and no longer want goes away.
-            if ref.kind == "ControllerRevision":
-                changed["metadata"]["annotations"] = action.obj["metadata"].get("annotations", {})
-            if ref.kind == "Deployment" and "paused" not in action.obj["spec"]:
-                changed["spec"].pop("paused", None)
+            changed = server_side_apply(live, action.obj)
+            grows = ref.kind == "PersistentVolumeClaim" and changed["spec"] != live["spec"]
+            if grows and not self.may_grow:
+                return
             if changed.get("spec") != live.get("spec"):
                 changed["metadata"]["generation"] += 1
             self.objects[ref] = changed
