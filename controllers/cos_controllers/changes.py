@@ -6,7 +6,6 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from cos_controllers.api.stack import CosStack, DeletionPolicy
-from cos_controllers.diagnose import is_current, pods_of, workload_ref
 from cos_controllers.drift import needs_apply, owned_part
 from cos_controllers.history import History
 from cos_controllers.k8s import Manifest
@@ -21,8 +20,10 @@ from cos_controllers.names import (
 )
 from cos_controllers.observation import Ref, Snapshot, ref_of
 from cos_controllers.ownership import controller_of, is_credential, is_ours
-from cos_controllers.resolve import Resolution, Wanted
+from cos_controllers.pods import is_current, pods_of
+from cos_controllers.resolve import Resolution
 from cos_controllers.volumes import data_version
+from cos_controllers.wanted import Wanted, workload_ref
 
 #: Kinds of which an object is deleted when it is no longer rendered. Volumes never are.
 PRUNED_KINDS = frozenset(

@@ -21,7 +21,7 @@ from cos_controllers.diagnose import TRANSIENT, Assessment
 from cos_controllers.history import History
 from cos_controllers.names import app_secret
 from cos_controllers.observation import Problem, Ref
-from cos_controllers.resolve import Wanted
+from cos_controllers.wanted import Wanted
 
 
 class Notice(NamedTuple):

@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 
-from cos_controllers.api.stack import StoreSpec
 from cos_controllers.api.status import Reason
 from cos_controllers.k8s import Manifest
-from cos_controllers.names import ANNOTATION_REVISION, LABEL_STACK_COMPONENT
 from cos_controllers.observation import CheckResult, Outcome, Ref, Snapshot
-from cos_controllers.ownership import controller_of
-from cos_controllers.resolve import Wanted
-from cos_controllers.volumes import claim_of, container_statuses, growth
+from cos_controllers.pods import (
+    all_pods_of,
+    condition_of,
+    container_statuses,
+    is_current,
+    is_pod_ready,
+    pods_of,
+    revision_of,
+)
+from cos_controllers.volumes import growth
+from cos_controllers.wanted import Wanted, workload_ref
 
 #: Something is under way and will go on by itself.
 TRANSIENT = frozenset(
@@ -70,70 +75,10 @@ class Assessment:
         return self.reason not in TRANSIENT and not self.ready and self.reason is not Reason.NOT_ANSWERING
 
 
-def pods_of(wanted: Wanted, snapshot: Snapshot) -> list[Manifest]:
-    """The component's pods that may serve, newest last: those being deleted and those that have ended left out."""
-    return [
-        pod
-        for pod in _all_pods(wanted, snapshot)
-        if not pod["metadata"].get("deletionTimestamp")
-        and (pod.get("status") or {}).get("phase") not in {"Failed", "Succeeded"}
-    ]
-
-
-def _all_pods(wanted: Wanted, snapshot: Snapshot) -> list[Manifest]:
-    """Pods that the component's workload made. A pod that only carries its labels is someone else's."""
-    workload = snapshot.objects.get(workload_ref(wanted))
-
-    def belongs(pod: Manifest) -> bool:
-        controller = controller_of(pod) or {}
-        if controller.get("kind") == "ReplicaSet":
-            return bool(str(controller.get("name", "")).startswith(f"{wanted.name}-"))
-        return workload is not None and controller.get("uid") == workload["metadata"]["uid"]
-
-    pods = [
-        obj
-        for ref, obj in snapshot.objects.items()
-        if ref.kind == "Pod"
-        and (obj["metadata"].get("labels") or {}).get(LABEL_STACK_COMPONENT) == wanted.component
-        and belongs(obj)
-    ]
-    return sorted(
-        pods, key=lambda pod: (pod["metadata"].get("creationTimestamp") or "", pod["metadata"]["name"])
-    )
-
-
-def is_pod_ready(pod: Manifest) -> bool:
-    """Whether kubelet's readiness holds."""
-    return _condition(pod, "Ready").get("status") == "True"
-
-
-def ready_since(pod: Manifest) -> datetime | None:
-    """Since when a pod is ready; None if it is not."""
-    condition = _condition(pod, "Ready")
-    since = condition.get("lastTransitionTime")
-    return datetime.fromisoformat(since) if condition.get("status") == "True" and since else None
-
-
-def revision_of(pod: Manifest) -> str | None:
-    """Revision that a pod was made from."""
-    found: str | None = (pod["metadata"].get("annotations") or {}).get(ANNOTATION_REVISION)
-    return found
-
-
-def is_current(pod: Manifest, wanted: Wanted) -> bool:
-    """Whether a pod is of the wanted revision and on the wanted volume."""
-    return revision_of(pod) == wanted.revision and claim_of(pod) in {None, wanted.claim}
-
-
 def serves_wanted(wanted: Wanted, found: Assessment, snapshot: Snapshot) -> bool:
     """Whether the wanted revision serves, and no other is left."""
     pods = pods_of(wanted, snapshot)
     return found.serving and all(is_current(pod, wanted) for pod in pods)
-
-
-def workload_ref(wanted: Wanted) -> Ref:
-    """The StatefulSet of a component with data, the Deployment of one without."""
-    return Ref("StatefulSet" if isinstance(wanted.spec, StoreSpec) else "Deployment", wanted.name)
 
 
 def is_volume_terminating(wanted: Wanted, snapshot: Snapshot) -> bool:
@@ -168,13 +113,6 @@ def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1].rstrip(' :')}…"
 
 
-def _condition(obj: Manifest, kind: str) -> dict[str, Any]:
-    for condition in (obj.get("status") or {}).get("conditions") or ():
-        if condition.get("type") == kind:
-            return dict(condition)
-    return {}
-
-
 def _obstacle(wanted: Wanted, snapshot: Snapshot, pods: Sequence[Manifest]) -> Assessment | None:
     """What keeps the component's pods from being ready; None if one is."""
     ref = workload_ref(wanted)
@@ -191,7 +129,7 @@ def _obstacle(wanted: Wanted, snapshot: Snapshot, pods: Sequence[Manifest]) -> A
 
 
 def _without_pods(wanted: Wanted, snapshot: Snapshot, workload: Manifest) -> Assessment:
-    for pod in _all_pods(wanted, snapshot):
+    for pod in all_pods_of(wanted, snapshot):
         metadata = pod["metadata"]
         if since := metadata.get("deletionTimestamp"):
             node = (pod.get("spec") or {}).get("nodeName", "no node")
@@ -199,7 +137,7 @@ def _without_pods(wanted: Wanted, snapshot: Snapshot, workload: Manifest) -> Ass
             return Assessment(Reason.STARTING, text)
     warning = snapshot.warnings.get(workload_ref(wanted))
     refused = warning.message if warning and warning.reason == "FailedCreate" else None
-    refused = refused or _condition(workload, "ReplicaFailure").get("message")
+    refused = refused or condition_of(workload, "ReplicaFailure").get("message")
     if refused:
         return Assessment(Reason.POD_REFUSED, refused)
     return Assessment(Reason.STARTING, "the pod is being created")
@@ -218,7 +156,7 @@ def _volume_obstacle(wanted: Wanted, snapshot: Snapshot) -> Assessment | None:
 
 def _pod_obstacle(pod: Manifest, snapshot: Snapshot) -> Assessment:
     name = pod["metadata"]["name"]
-    scheduled = _condition(pod, "PodScheduled")
+    scheduled = condition_of(pod, "PodScheduled")
     if scheduled.get("status") == "False":
         return Assessment(Reason.UNSCHEDULABLE, f"pod {name}: {scheduled.get('message', 'not scheduled')}")
     restarted = ""
@@ -272,14 +210,6 @@ def rolled_back_text(wanted: Wanted) -> str:
         f"revision {failure.revision} did not serve in time ({failure.reason}: {_cut(failure.message, _LOG_LIMIT)}); "
         f"revision {wanted.revision} runs again: correct the spec, or write the old one back"
     )
-
-
-def starting_container(pod: Manifest) -> str | None:
-    """The container of a pod that runs and is not ready yet."""
-    for status in (pod.get("status") or {}).get("containerStatuses") or ():
-        if (status.get("state") or {}).get("running") and not status.get("ready"):
-            return str(status["name"])
-    return None
 
 
 def _shortcomings(wanted: Wanted, snapshot: Snapshot, pods: Sequence[Manifest]) -> Iterator[Assessment]:

@@ -21,20 +21,15 @@ from cos_controllers.changes import (
     revisions,
 )
 from cos_controllers.conditions import Notice, build_status, previous_row
-from cos_controllers.diagnose import (
-    assess,
-    is_pod_ready,
-    pods_of,
-    starting_container,
-)
-from cos_controllers.names import (
-    LABEL_STACK_COMPONENT,
-)
+from cos_controllers.diagnose import assess
+from cos_controllers.names import LABEL_STACK_COMPONENT
 from cos_controllers.observation import CheckTarget, Outcome, Ref, Snapshot, ref_of
 from cos_controllers.ownership import is_ours
-from cos_controllers.resolve import Resolution, Wanted, references, resolve
+from cos_controllers.pods import is_pod_ready, pods_of, starting_container
+from cos_controllers.resolve import Resolution, references, resolve
 from cos_controllers.rollout import Assessed, learn, seconds_to_next, with_clocks
 from cos_controllers.turns import Turns, replace_pods
+from cos_controllers.wanted import Wanted
 
 #: Seconds until a stack is looked at again without a hint. One that rests is not: its engines are asked all the
 #: time, its objects are watched, and the resync is the net under both.

@@ -11,47 +11,23 @@ from dataclasses import dataclass, replace
 from pydantic import ValidationError
 
 from cos_controllers.api.common import Images
-from cos_controllers.api.stack import CosStack, DeletionPolicy, EngineSpec, StoreSpec
+from cos_controllers.api.stack import CosStack, DeletionPolicy, StoreSpec
 from cos_controllers.api.status import Reason
-from cos_controllers.components.assemble import Instance, assemble, encoded
+from cos_controllers.components.assemble import assemble, encoded
 from cos_controllers.components.base import Context, Engine
 from cos_controllers.components.registry import ENGINES
 from cos_controllers.credentials import Credentials, Login, derive_password
-from cos_controllers.history import Failure, History, Revision, read_history, spec_of
+from cos_controllers.history import History, Revision, read_history, spec_of
 from cos_controllers.k8s import Manifest, V1ObjectMeta, V1Secret, manifest
 from cos_controllers.names import admin_secret, child_name, seed_secret, stack_labels
 from cos_controllers.observation import Problem, Ref, Snapshot, ref_of
 from cos_controllers.ownership import controller_of, is_ours, owner_reference
 from cos_controllers.volumes import asked_of_volume, current_claim, data_version, lost_volume
+from cos_controllers.wanted import Wanted
 
 SEED_KEY = "seed"
 #: Passwords that users bring: printable ASCII without spaces, which every engine's files and URIs can hold.
 _USABLE_PASSWORD = re.compile(r"^[!-~]{8,128}$")
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """One component as it should be.
-
-    `desired` is the revision that the spec asks for, `revision` the one that is to run: an earlier one once a
-    change has been taken back, for the reason in `failure`. `instance` is None while a `blocker` keeps the
-    component from being rendered; then what exists is left as it is. `shortfall` is a part of the spec that cannot
-    be met while the component serves otherwise; `no_way_back` says why a change cannot be taken back.
-    """
-
-    engine: Engine
-    component: str
-    name: str
-    spec: EngineSpec
-    desired: str
-    revision: str
-    claim: str = ""
-    credentials: Credentials | None = None
-    instance: Instance | None = None
-    blocker: Problem | None = None
-    shortfall: Problem | None = None
-    failure: Failure | None = None
-    no_way_back: Problem | None = None
 
 
 @dataclass(frozen=True)

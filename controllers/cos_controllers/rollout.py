@@ -10,12 +10,12 @@ from datetime import datetime, timedelta
 from cos_controllers.api.stack import CosStack, RollbackMode
 from cos_controllers.api.status import ComponentStatus, Reason
 from cos_controllers.conditions import previous_row, timestamp
-from cos_controllers.diagnose import Assessment, pods_of, ready_since, serves_wanted
+from cos_controllers.diagnose import Assessment, serves_wanted
 from cos_controllers.history import Failure, History
 from cos_controllers.k8s import Manifest
 from cos_controllers.observation import Snapshot
-from cos_controllers.resolve import Wanted
-from cos_controllers.volumes import container_statuses
+from cos_controllers.pods import container_statuses, pods_of, ready_since
+from cos_controllers.wanted import Wanted
 
 #: A revision is good once it has served for so long: one that ends after a second is not.
 SETTLED = timedelta(seconds=10)

@@ -10,19 +10,13 @@ from typing import NamedTuple
 from cos_controllers.api.stack import CosStack
 from cos_controllers.api.status import Reason
 from cos_controllers.changes import Delete
-from cos_controllers.diagnose import (
-    Assessment,
-    is_current,
-    is_volume_terminating,
-    pods_of,
-    rolled_back_text,
-    workload_ref,
-)
+from cos_controllers.diagnose import Assessment, is_volume_terminating, rolled_back_text
 from cos_controllers.history import History
 from cos_controllers.k8s import Manifest
 from cos_controllers.observation import Ref, Snapshot, ref_of
-from cos_controllers.resolve import Wanted
+from cos_controllers.pods import is_current, pods_of
 from cos_controllers.rollout import Assessed, is_overdue
+from cos_controllers.wanted import Wanted, workload_ref
 
 
 class Turns(NamedTuple):

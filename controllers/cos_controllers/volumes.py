@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from cos_controllers.api.common import Storage
 from cos_controllers.api.quantity import parse_quantity
@@ -14,6 +14,7 @@ from cos_controllers.k8s import Manifest
 from cos_controllers.names import ANNOTATION_DATA_VERSION, LABEL_VERSION, claim_name
 from cos_controllers.observation import Problem, Ref, Snapshot
 from cos_controllers.ownership import is_ours
+from cos_controllers.pods import claim_of, has_started
 
 
 def current_claim(stack: CosStack, snapshot: Snapshot, instance: str) -> str:
@@ -37,31 +38,9 @@ def data_version(claim: str, objects: Mapping[Ref, Manifest]) -> str:
     started = (
         (pod["metadata"].get("labels") or {}).get(LABEL_VERSION, "")
         for ref, pod in objects.items()
-        if ref.kind == "Pod" and claim_of(pod) == claim and _has_started(pod)
+        if ref.kind == "Pod" and claim_of(pod) == claim and has_started(pod)
     )
     return newest([annotations.get(ANNOTATION_DATA_VERSION, ""), *started])
-
-
-def claim_of(pod: Manifest) -> str | None:
-    """The claim that a pod mounts; None for a pod without data."""
-    for volume in (pod.get("spec") or {}).get("volumes") or ():
-        if source := volume.get("persistentVolumeClaim"):
-            return str(source.get("claimName"))
-    return None
-
-
-def container_statuses(pod: Manifest) -> Iterator[Manifest]:
-    """Statuses of a pod's containers, those that prepare first."""
-    status = pod.get("status") or {}
-    yield from status.get("initContainerStatuses") or ()
-    yield from status.get("containerStatuses") or ()
-
-
-def _has_started(pod: Manifest) -> bool:
-    return any(
-        not (status.get("state") or {}).get("waiting") or (status.get("lastState") or {}).get("terminated")
-        for status in container_statuses(pod)
-    )
 
 
 def asked_of_volume(spec: Storage, claim: str, live: Manifest | None) -> tuple[Storage, Problem | None]:

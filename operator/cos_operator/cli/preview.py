@@ -9,13 +9,15 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from cos_controllers.api.stack import CosStack
-from cos_controllers.diagnose import assess, is_current, pods_of, workload_ref
+from cos_controllers.diagnose import assess
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import LABEL_STACK_COMPONENT
 from cos_controllers.observation import Ref, Snapshot, ref_of
 from cos_controllers.ownership import is_ours
 from cos_controllers.plan import Plan, decide
-from cos_controllers.resolve import Resolution, Wanted, resolve
+from cos_controllers.pods import is_current, pods_of
+from cos_controllers.resolve import Resolution, resolve
+from cos_controllers.wanted import Wanted, workload_ref
 from cos_operator.cli.errors import one_line
 from cos_operator.cli.output import BAD, GOOD, STRONG, WAITS, Line, Span, line
 

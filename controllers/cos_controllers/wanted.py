@@ -1,0 +1,42 @@
+"""One component as it should be: what the core decides about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cos_controllers.api.stack import EngineSpec, StoreSpec
+from cos_controllers.components.assemble import Instance
+from cos_controllers.components.base import Engine
+from cos_controllers.credentials import Credentials
+from cos_controllers.history import Failure
+from cos_controllers.observation import Problem, Ref
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One component as it should be.
+
+    `desired` is the revision that the spec asks for, `revision` the one that is to run: an earlier one once a
+    change has been taken back, for the reason in `failure`. `instance` is None while a `blocker` keeps the
+    component from being rendered; then what exists is left as it is. `shortfall` is a part of the spec that cannot
+    be met while the component serves otherwise; `no_way_back` says why a change cannot be taken back.
+    """
+
+    engine: Engine
+    component: str
+    name: str
+    spec: EngineSpec
+    desired: str
+    revision: str
+    claim: str = ""
+    credentials: Credentials | None = None
+    instance: Instance | None = None
+    blocker: Problem | None = None
+    shortfall: Problem | None = None
+    failure: Failure | None = None
+    no_way_back: Problem | None = None
+
+
+def workload_ref(wanted: Wanted) -> Ref:
+    """The StatefulSet of a component with data, the Deployment of one without."""
+    return Ref("StatefulSet" if isinstance(wanted.spec, StoreSpec) else "Deployment", wanted.name)
