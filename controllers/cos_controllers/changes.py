@@ -97,7 +97,36 @@ def _annotated(obj: Manifest, annotations: dict[str, str]) -> Manifest:
     return obj | {"metadata": metadata | {"annotations": (metadata.get("annotations") or {}) | annotations}}
 
 
-def applies(resolution: Resolution, snapshot: Snapshot) -> tuple[Apply, ...]:
+@dataclass(frozen=True)
+class Differences:
+    """What makes the objects of a stack what they are to be, pods and what is learnt aside.
+
+    `unwritten`: what is not yet as it is to be; `vital`: the part of it on which new pods rest.
+    """
+
+    applies: tuple[Apply, ...]
+    deletes: tuple[Delete, ...]
+    unwritten: frozenset[Ref]
+    vital: frozenset[Ref]
+
+
+def differences(
+    stack: CosStack, resolution: Resolution, snapshot: Snapshot, unrecorded: Collection[str] = ()
+) -> Differences:
+    """Compare what is wanted with what is there. `unrecorded`: see `Records.components`."""
+    changed = (*_applies(resolution, snapshot), *_released(resolution, stack, snapshot))
+    workloads = _remade(resolution, snapshot)
+    gone = {item.ref for item in workloads}
+    return Differences(
+        applies=tuple(change for change in changed if ref_of(change.obj) not in gone),
+        deletes=(*_pruned(resolution, stack, snapshot, unrecorded), *workloads),
+        unwritten=frozenset(ref_of(change.obj) for change in changed),
+        # No pod waits for what it does not rest on: a growth that is refused stays unwritten for as long as it is.
+        vital=frozenset(ref_of(change.obj) for change in changed if change.vital),
+    )
+
+
+def _applies(resolution: Resolution, snapshot: Snapshot) -> tuple[Apply, ...]:
     """What is missing or differs, each object after those that it rests on."""
     found = []
     held_back = {workload_ref(wanted) for wanted in resolution.components if _is_held_back(wanted, snapshot)}
@@ -130,7 +159,7 @@ def _is_held_back(wanted: Wanted, snapshot: Snapshot) -> bool:
     )
 
 
-def remade(resolution: Resolution, snapshot: Snapshot) -> tuple[Delete, ...]:
+def _remade(resolution: Resolution, snapshot: Snapshot) -> tuple[Delete, ...]:
     """Workloads that differ in what cannot be changed: deleted without their pods, which their successors adopt."""
     found = []
     for obj in resolution.objects():
@@ -143,7 +172,7 @@ def remade(resolution: Resolution, snapshot: Snapshot) -> tuple[Delete, ...]:
     return tuple(found)
 
 
-def released(resolution: Resolution, stack: CosStack, snapshot: Snapshot) -> list[Apply]:
+def _released(resolution: Resolution, stack: CosStack, snapshot: Snapshot) -> list[Apply]:
     """Data of removed and blocked components that must not go with the stack, though it was once to.
 
     Volumes and credentials that are rendered get or lose their owner where they are rendered.
@@ -189,7 +218,7 @@ def _nudges(resolution: Resolution, snapshot: Snapshot) -> list[Apply]:
     return found
 
 
-def pruned(
+def _pruned(
     resolution: Resolution, stack: CosStack, snapshot: Snapshot, unrecorded: Collection[str]
 ) -> tuple[Delete, ...]:
     """Objects of ours that are no longer rendered.
@@ -222,13 +251,19 @@ def _is_rendered_name(ref: Ref, obj: Manifest, stack: CosStack) -> bool:
     return ref.name in {name, config_map(name), files_secret(name)}
 
 
-def revisions(history: History, stack: CosStack, snapshot: Snapshot) -> list[Apply]:
-    """The present spec and what was learnt of it, if that is not stored yet."""
-    intent = history.current.manifest(stack)
-    live = snapshot.objects.get(ref_of(intent))
-    if live is None:
-        return [Apply(intent, force=False, vital=False)]
-    return [Apply(intent, vital=False)] if is_ours(live, stack) and needs_apply(intent, live) else []
+def revisions(learnt: History, known: History, stack: CosStack, snapshot: Snapshot) -> list[Apply]:
+    """The present spec if it is not stored yet, and what was learnt of it and of earlier ones since `known`."""
+    found = []
+    for revision in learnt.revisions:
+        if revision in known.revisions and revision is not learnt.current:
+            continue
+        intent = revision.manifest(stack)
+        live = snapshot.objects.get(ref_of(intent))
+        if live is None:
+            found.append(Apply(intent, force=False, vital=False))
+        elif is_ours(live, stack) and needs_apply(intent, live):
+            found.append(Apply(intent, vital=False))
+    return found
 
 
 def forgotten(history: History, stack: CosStack) -> list[Delete]:

@@ -214,7 +214,12 @@ def _conditions(stack: CosStack, found: Mapping[str, Assessment], now: datetime)
         return status, next(iter(bad.values())).reason, text
 
     moving = {name: a for name, a in found.items() if a.reason in TRANSIENT}
-    stalled = {name: a for name, a in found.items() if a.stalled}
+    # What is held back is a consequence of what is named before it.
+    stalled = {
+        name: a
+        for name, a in sorted(found.items(), key=lambda item: item[1].reason is Reason.HELD_BACK)
+        if a.stalled
+    }
     verdicts: dict[ConditionType, tuple[ConditionStatus, Reason, str]] = {
         ConditionType.AVAILABLE: verdict({n: a for n, a in found.items() if not a.serving}, when_bad=False),
         # What a person must act on is named before what goes on by itself.
@@ -244,6 +249,7 @@ def _row(
         binding=Binding(name=app_secret(wanted.name)) if wanted.engine.accounts else None,
         desired_revision=wanted.desired,
         effective_revision=assessment.effective_revision,
+        serving_since=assessment.serving_since,
         last_good_revision=history.last_good_hash(wanted.component),
         failed_revision=wanted.failure.revision if wanted.failure else None,
         last_progress_time=assessment.last_progress_time,

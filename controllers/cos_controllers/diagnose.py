@@ -54,13 +54,14 @@ class Assessment:
     """How a component is.
 
     `serving`: applications are served, perhaps by an earlier configuration. `effective_revision`: that of the pod
-    that runs. `last_progress_time` (RFC 3339) and `progress`: see `ComponentStatus`.
+    that runs. `serving_since`, `last_progress_time` (RFC 3339) and `progress`: see `ComponentStatus`.
     """
 
     reason: Reason
     message: str = ""
     serving: bool = False
     effective_revision: str | None = None
+    serving_since: str | None = None
     last_progress_time: str | None = None
     progress: str | None = None
 

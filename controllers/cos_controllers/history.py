@@ -7,7 +7,7 @@ annotations hold what was learnt: which components served, and which did not in 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -100,9 +100,17 @@ class History:
         """Why what the spec asks of a component was taken back, if it was."""
         return self.current.failed.get(component)
 
-    def is_good(self, component: str) -> bool:
-        """Whether what the spec asks of a component has served."""
-        return component in self.current.good
+    def is_good(self, component: str, revision: str | None = None) -> bool:
+        """Whether a revision of a component has served; without one, what the spec asks of it."""
+        wanted = revision or self.current.components.get(component)
+        return any(component in item.good for item in self._with(component, wanted))
+
+    def running(self, component: str, revision: str) -> Revision | None:
+        """The newest spec that asked for this revision of a component."""
+        return next(self._with(component, revision), None)
+
+    def _with(self, component: str, revision: str | None) -> Iterator[Revision]:
+        return (item for item in reversed(self.revisions) if item.components.get(component) == revision)
 
     def has_halted(self, component: str) -> bool:
         """Whether the present spec failed on this component: it is not tried on others then."""
@@ -124,11 +132,20 @@ class History:
         found = self.last_good(component)
         return found.components[component] if found else None
 
-    def learn(self, good: Mapping[str, str], failed: Mapping[str, Failure]) -> History:
-        """The same with marks added to the present revision. What serves has not failed."""
-        current = self.current
-        marks = {name: mark for name, mark in {**current.failed, **failed}.items() if name not in good}
-        return History((*self.revisions[:-1], replace(current, good={**current.good, **good}, failed=marks)))
+    def learn_good(self, component: str, revision: str, image: str) -> History:
+        """The same with a component's revision marked as one that served, by `image`. What serves has not failed."""
+        marked = self.running(component, revision)
+        if marked is None:
+            return self
+        failed = {name: mark for name, mark in marked.failed.items() if name != component}
+        return self._with_revision(replace(marked, good={**marked.good, component: image}, failed=failed))
+
+    def learn_failed(self, failed: Mapping[str, Failure]) -> History:
+        """The same with failures of components added to the present revision."""
+        return self._with_revision(replace(self.current, failed={**self.current.failed, **failed}))
+
+    def _with_revision(self, revision: Revision) -> History:
+        return History(tuple(revision if item.name == revision.name else item for item in self.revisions))
 
     def superfluous(self, limit: int) -> tuple[Revision, ...]:
         """Revisions beyond the newest `limit` earlier ones; those that a component may fall back to are kept."""

@@ -24,10 +24,6 @@ def parse_stack(raw: Manifest) -> CosStack:
     try:
         return CosStack.model_validate({**raw, "status": status})
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, item['loc'])) or 'metadata'}: {item['msg'].removeprefix('Value error, ')}"
-            for item in error.errors(include_url=False, include_input=False)
-        )
         # Not validated: only metadata and status of it are read.
         bare = CosStack.model_construct(
             api_version=API_VERSION,
@@ -36,7 +32,15 @@ def parse_stack(raw: Manifest) -> CosStack:
             spec=CosStackSpec.model_construct(),
             status=status,
         )
-        raise InvalidStack(problems, bare) from error
+        raise InvalidStack(in_words(error), bare) from error
+
+
+def in_words(error: ValidationError) -> str:
+    """What is wrong, each with the field that it is about."""
+    return "; ".join(
+        f"{'.'.join(map(str, item['loc'])) or 'metadata'}: {item['msg'].removeprefix('Value error, ')}"
+        for item in error.errors(include_url=False, include_input=False)
+    )
 
 
 def _stored_status(raw: Manifest) -> CosStackStatus:

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from cos_controllers.api.stack import CosStack
 from cos_controllers.api.status import CosStackStatus, Reason, RetainedVolume
-from cos_controllers.changes import (
-    Apply,
-    Delete,
-    applies,
-    forgotten,
-    pruned,
-    records,
-    released,
-    remade,
-    revisions,
-)
+from cos_controllers.changes import Apply, Delete, differences, forgotten, records, revisions
 from cos_controllers.conditions import Notice, build_status, previous_row
 from cos_controllers.diagnose import assess
+from cos_controllers.history import History
 from cos_controllers.names import LABEL_STACK_COMPONENT
 from cos_controllers.observation import CheckTarget, Outcome, Ref, Snapshot, ref_of
 from cos_controllers.ownership import is_ours
 from cos_controllers.pods import is_pod_ready, pods_of, starting_container
 from cos_controllers.resolve import Resolution, references, resolve
-from cos_controllers.rollout import Assessed, learn, seconds_to_next, with_clocks
-from cos_controllers.turns import Turns, replace_pods
+from cos_controllers.rollout import Assessed, learn, seconds_to_next, with_clocks, with_service
+from cos_controllers.turns import replace_pods, take_turns
 from cos_controllers.wanted import Wanted
 
 #: Seconds until a stack is looked at again without a hint. One that rests is not: its engines are asked all the
@@ -125,51 +116,47 @@ def plan(stack: CosStack, snapshot: Snapshot, now: datetime) -> Plan:
 
 def decide(stack: CosStack, resolution: Resolution, snapshot: Snapshot, now: datetime) -> Plan:
     """`plan`, for one who has resolved the stack already."""
-    history = resolution.history
+    history, paused = resolution.history, stack.spec.paused
     recorded = records(stack, snapshot)
     snapshot = recorded.snapshot
-    changes = (*applies(resolution, snapshot), *released(resolution, stack, snapshot))
-    pending = {ref_of(change.obj) for change in changes}
     assessed = [(wanted, assess(wanted, snapshot)) for wanted in resolution.components]
-    assessed = _with_patience(stack, assessed, now)
-    assessed = _with_pending(stack, assessed, pending)
-    turns = Turns(assessed, held=frozenset())
-    if not stack.spec.paused:
-        # No pod waits for what it does not rest on: a growth that is refused stays pending for as long as it is.
-        vital = {ref_of(change.obj) for change in (*recorded.applies, *changes) if change.vital}
-        turns = replace_pods(stack, assessed, snapshot, history, vital, now)
-    assessed = with_clocks(stack, turns.assessed, snapshot, history, turns.held, now)
-    learnt = history if stack.spec.paused else learn(stack, assessed, snapshot, history, now)
+    assessed = with_service(stack, _with_patience(stack, assessed, now), snapshot, now)
+    held: Mapping[str, str] = {}
+    if not paused:
+        assessed, held = take_turns(stack, assessed, snapshot, history, now)
+    if held:
+        resolution = resolve(stack, snapshot, held)
+        assessed = [(w, found) for w, (_, found) in zip(resolution.components, assessed, strict=True)]
+    found = differences(stack, resolution, snapshot, recorded.components)
+    assessed = _with_pending(stack, assessed, found.unwritten)
+    deletes: tuple[Delete, ...] = ()
+    if not paused:
+        written = {ref_of(item.obj) for item in recorded.applies} | found.vital
+        assessed, deletes = replace_pods(assessed, held, snapshot, written)
+    assessed = with_clocks(stack, assessed, snapshot, history, held, now)
+    learnt = history if paused else learn(stack, assessed, snapshot, history, now)
     status = build_status(stack, assessed, _retained(resolution, stack, snapshot), learnt, now)
-    if stack.spec.paused:
-        return Plan(status=status, requeue_after=_next_look(stack, assessed, snapshot, now))
-    workloads = remade(resolution, snapshot)
-    provisions = tuple(
-        target
-        for wanted, _ in assessed
-        if (check := snapshot.checks.get(wanted.component))
-        and check.outcome is Outcome.CREDENTIALS_REFUSED
-        and (target := _target(wanted, snapshot))
-    )
+    again = _next_look(stack, assessed, learnt, now)
+    if paused:
+        return Plan(status=status, requeue_after=again)
     return Plan(
         status=status,
         # What was learnt is written before anything is done about it: dying in between changes nothing.
-        applies=(
-            *recorded.applies,
-            *revisions(learnt, stack, snapshot),
-            *(change for change in changes if ref_of(change.obj) not in {item.ref for item in workloads}),
+        applies=(*recorded.applies, *revisions(learnt, history, stack, snapshot), *found.applies),
+        deletes=(*found.deletes, *forgotten(learnt, stack), *deletes),
+        provisions=tuple(
+            target
+            for wanted, _ in assessed
+            if (check := snapshot.checks.get(wanted.component))
+            and check.outcome is Outcome.CREDENTIALS_REFUSED
+            and (target := _target(wanted, snapshot))
         ),
-        deletes=(
-            *pruned(resolution, stack, snapshot, recorded.components),
-            *forgotten(learnt, stack),
-            *workloads,
-            *turns.deletes,
+        notices=tuple(
+            Notice("Normal", "Restarting", delete.why) for delete in (*found.deletes, *deletes) if delete.why
         ),
-        provisions=provisions,
-        notices=tuple(Notice("Normal", "Restarting", delete.why) for delete in (*workloads, *turns.deletes)),
         requeue_after=AT_ONCE
         if recorded.applies or set(learnt.current.failed) - set(history.current.failed)
-        else _next_look(stack, assessed, snapshot, now),
+        else again,
     )
 
 
@@ -232,18 +219,20 @@ def _with_patience(stack: CosStack, assessed: Assessed, now: datetime) -> Assess
     return judged
 
 
-def _with_pending(stack: CosStack, assessed: Assessed, pending: set[Ref]) -> Assessed:
+def _with_pending(stack: CosStack, assessed: Assessed, unwritten: Collection[Ref]) -> Assessed:
     """A component of which an object is still to be written is not yet what the spec asks for."""
     message = "a change waits: spec.paused" if stack.spec.paused else "a change is being applied"
     return [
         (wanted, replace(found, reason=Reason.WAITING, message=message))
-        if found.ready and wanted.instance and any(ref_of(obj) in pending for obj in wanted.instance.objects)
+        if found.ready
+        and wanted.instance
+        and any(ref_of(obj) in unwritten for obj in wanted.instance.objects)
         else (wanted, found)
         for wanted, found in assessed
     ]
 
 
-def _next_look(stack: CosStack, assessed: Assessed, snapshot: Snapshot, now: datetime) -> float | None:
+def _next_look(stack: CosStack, assessed: Assessed, history: History, now: datetime) -> float | None:
     """Soon while things move, and ever more seldom while nothing does: sick stacks must not starve others."""
     waits = [
         min(
@@ -255,6 +244,6 @@ def _next_look(stack: CosStack, assessed: Assessed, snapshot: Snapshot, now: dat
     if references(stack):
         # Secrets of the user's carry no label of ours, and are not watched.
         waits.append(WHEN_STUCK)
-    if (clock := seconds_to_next(stack, assessed, snapshot, now)) is not None:
+    if (clock := seconds_to_next(stack, assessed, history, now)) is not None:
         waits.append(max(clock, AT_ONCE))
     return min(waits, default=None)

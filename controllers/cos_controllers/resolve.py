@@ -22,8 +22,10 @@ from cos_controllers.k8s import Manifest, V1ObjectMeta, V1Secret, manifest
 from cos_controllers.names import admin_secret, child_name, seed_secret, stack_labels
 from cos_controllers.observation import Problem, Ref, Snapshot, ref_of
 from cos_controllers.ownership import controller_of, is_ours, owner_reference
+from cos_controllers.parsing import in_words
+from cos_controllers.pods import pods_of, revision_of
 from cos_controllers.volumes import asked_of_volume, current_claim, data_version, lost_volume
-from cos_controllers.wanted import Wanted
+from cos_controllers.wanted import Wanted, workload_ref
 
 SEED_KEY = "seed"
 #: Passwords that users bring: printable ASCII without spaces, which every engine's files and URIs can hold.
@@ -56,12 +58,18 @@ def secret_text(secret: Manifest | None, key: str) -> str | None:
         return None
 
 
-def resolve(stack: CosStack, snapshot: Snapshot) -> Resolution:
-    """Render the stack. The same stack and snapshot give the same objects."""
+def resolve(stack: CosStack, snapshot: Snapshot, held: Mapping[str, str] | None = None) -> Resolution:
+    """Render the stack. The same stack and snapshot give the same objects.
+
+    `held`: by component that waits for its turn, the revision that runs and is rendered meanwhile, so that a pod that
+    is lost before its time comes back as it was.
+    """
     seed = _seed(stack, snapshot)
     history = read_history(stack, snapshot)
     components = tuple(
-        _resolve_one(stack, snapshot, _choose(stack, snapshot, engine, component, history), seed)
+        _resolve_one(
+            stack, snapshot, _choose(stack, snapshot, engine, component, history, held or {}), seed, history
+        )
         for engine in ENGINES
         for component in engine.instances(stack.spec)
     )
@@ -158,46 +166,71 @@ class _Choice:
     images: Images
 
 
-def _choose(stack: CosStack, snapshot: Snapshot, engine: Engine, component: str, history: History) -> _Choice:
+def _choose(
+    stack: CosStack,
+    snapshot: Snapshot,
+    engine: Engine,
+    component: str,
+    history: History,
+    held: Mapping[str, str],
+) -> _Choice:
     """What the spec asks for, or the last good revision once that has failed; unless the volume forbids it."""
     name = child_name(stack.metadata.name, component)
     spec, desired = engine.instances(stack.spec)[component], history.current.components[component]
     claim = current_claim(stack, snapshot, name) if isinstance(spec, StoreSpec) else ""
     wanted = Wanted(engine, component, name, spec, desired, desired, claim)
-    held = data_version(claim, snapshot.objects) if claim else ""
-    failure = history.failure(component)
-    if failure and (earlier := _earlier(history.last_good(component), engine, wanted)):
-        if not (refusal := engine.may_open(held, earlier.wanted.spec.version)):
+    opened_by = data_version(claim, snapshot.objects) if claim else ""
+    failure, good = history.failure(component), history.last_good(component)
+    if failure and good:
+        earlier = _as_in(good, wanted, snapshot)
+        refusal = (
+            earlier.message
+            if isinstance(earlier, Problem)
+            else engine.may_open(opened_by, earlier.wanted.spec.version)
+        )
+        if not isinstance(earlier, Problem) and not refusal:
             return replace(earlier, wanted=replace(earlier.wanted, failure=failure))
         wanted = replace(wanted, no_way_back=Problem(Reason.ROLLBACK_REFUSED, refusal))
-    if refusal := engine.may_open(held, spec.version):
+    if refusal := engine.may_open(opened_by, spec.version):
         wanted = replace(wanted, blocker=Problem(Reason.VERSION_REFUSED, refusal))
+    elif component in held and (runs := history.running(component, held[component])):
+        running = _as_in(runs, wanted, snapshot)
+        if not isinstance(running, Problem):
+            return running
     return _Choice(wanted, stack.spec.images)
 
 
-def _earlier(revision: Revision | None, engine: Engine, wanted: Wanted) -> _Choice | None:
-    """A component as it was in a revision, by the image that ran, with what needs no new pod as it is now."""
-    if revision is None:
-        return None
+def _as_in(revision: Revision, wanted: Wanted, snapshot: Snapshot) -> _Choice | Problem:
+    """A component as it was in a revision, by the image that runs or ran, with what needs no new pod as it is now."""
     try:
         stack = spec_of(revision)
-    except ValidationError:
+    except ValidationError as error:
         # A rule that is newer than the revision forbids it.
-        return None
-    spec = engine.instances(stack)[wanted.component]
+        return Problem(
+            Reason.ROLLBACK_REFUSED,
+            f"ControllerRevision {revision.name} breaks a rule that is newer than it: {in_words(error)}",
+        )
+    spec = wanted.engine.instances(stack)[wanted.component]
     live = {field: getattr(wanted.spec, field) for field in spec.live_fields}
-    image = revision.good[wanted.component] or spec.image
+    earlier = replace(wanted, revision=revision.components[wanted.component])
+    image = _image_that_runs(earlier, snapshot) or revision.good.get(wanted.component) or spec.image
     return _Choice(
-        replace(
-            wanted,
-            spec=spec.model_copy(update={**live, "image": image}),
-            revision=revision.components[wanted.component],
-        ),
+        replace(earlier, spec=spec.model_copy(update={**live, "image": image})),
         stack.images,
     )
 
 
-def _resolve_one(stack: CosStack, snapshot: Snapshot, choice: _Choice, seed: str) -> Wanted:
+def _image_that_runs(wanted: Wanted, snapshot: Snapshot) -> str | None:
+    """The image that the workload or a pod names which is of the wanted revision already: that one needs no other."""
+    workload = snapshot.objects.get(workload_ref(wanted))
+    templates = [workload["spec"]["template"]] if workload else []
+    for carrier in (*templates, *pods_of(wanted, snapshot)):
+        if revision_of(carrier) == wanted.revision:
+            return str(carrier["spec"]["containers"][0]["image"])
+    return None
+
+
+def _resolve_one(stack: CosStack, snapshot: Snapshot, choice: _Choice, seed: str, history: History) -> Wanted:
     wanted = choice.wanted
     engine, name, spec, claim = wanted.engine, wanted.name, wanted.spec, wanted.claim
     if wanted.blocker:
@@ -232,6 +265,7 @@ def _resolve_one(stack: CosStack, snapshot: Snapshot, choice: _Choice, seed: str
         seed=seed,
     )
     needed = [ref_of(obj) for obj in instance.objects]
+    needed.append(Ref("ControllerRevision", history.current.name))
     if credentials:
         needed.append(Ref("Secret", seed_secret(stack.metadata.name)))
     if blocker := _conflict(needed, stack, snapshot.objects):

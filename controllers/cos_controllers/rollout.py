@@ -14,8 +14,8 @@ from cos_controllers.diagnose import Assessment, serves_wanted
 from cos_controllers.history import Failure, History
 from cos_controllers.k8s import Manifest
 from cos_controllers.observation import Snapshot
-from cos_controllers.pods import container_statuses, pods_of, ready_since
-from cos_controllers.wanted import Wanted
+from cos_controllers.pods import container_statuses, pods_of, ready_since, revision_of
+from cos_controllers.wanted import Wanted, is_written
 
 #: A revision is good once it has served for so long: one that ends after a second is not.
 SETTLED = timedelta(seconds=10)
@@ -33,14 +33,15 @@ def with_clocks(
 ) -> Assessed:
     """Each assessment with the time of the component's last progress, and how far it says that it is.
 
-    No clock runs while the wanted revision serves and is known to be good, nor for a component in `held` (it waits
-    for others), a blocked one, or a paused stack.
+    No clock runs while the wanted revision serves and is known to be good, nor for one that is not tried: a component
+    in `held` (it waits for others), one that is blocked or not written yet, a paused stack.
     """
     judged: Assessed = []
     for wanted, found in assessed:
         serves = serves_wanted(wanted, found, snapshot)
         known = bool(wanted.failure) or history.is_good(wanted.component)
-        if stack.spec.paused or not wanted.instance or wanted.component in held or (serves and known):
+        tried = wanted.instance and is_written(wanted, snapshot) and wanted.component not in held
+        if stack.spec.paused or not tried or (serves and known):
             judged.append((wanted, found))
             continue
         row = _same_attempt(stack, wanted)
@@ -64,43 +65,74 @@ def is_overdue(stack: CosStack, wanted: Wanted, now: datetime) -> bool:
     return row is not None and _is_late(stack, row.last_progress_time, now)
 
 
+def with_service(stack: CosStack, assessed: Assessed, snapshot: Snapshot, now: datetime) -> Assessed:
+    """Each assessment with the time since when what runs has served.
+
+    That is the later of what was seen in earlier passes and what kubelet says of the pods; it begins anew when either
+    breaks off, or another revision runs.
+    """
+    judged: Assessed = []
+    for wanted, found in assessed:
+        since = None
+        if wanted.instance and found.serving:
+            row = previous_row(stack, wanted.component)
+            seen = row.serving_since if row and row.effective_revision == found.effective_revision else None
+            moments = [datetime.fromisoformat(seen) if seen else now]
+            moments += filter(None, map(ready_since, pods_of(wanted, snapshot)))
+            since = timestamp(max(moments))
+        judged.append((wanted, replace(found, serving_since=since)))
+    return judged
+
+
+def has_settled(found: Assessment, now: datetime) -> bool:
+    """Whether what runs has served for long enough to be good."""
+    return found.serving_since is not None and now - datetime.fromisoformat(found.serving_since) >= SETTLED
+
+
 def learn(
     stack: CosStack, assessed: Assessed, snapshot: Snapshot, history: History, now: datetime
 ) -> History:
-    """The history with what this pass has shown: components that have settled, and those whose time is up."""
-    good: dict[str, str] = {}
+    """The history with what this pass has shown: what runs and has settled, and those whose time is up.
+
+    What runs comes first: it may be another revision than is wanted, and what a failed change is taken back to.
+    """
+    for wanted, found in assessed:
+        pods = pods_of(wanted, snapshot)
+        revisions = {revision_of(pod) for pod in pods}
+        runs = found.effective_revision
+        if (
+            has_settled(found, now)
+            and runs
+            and revisions == {runs}
+            and not history.is_good(wanted.component, runs)
+            and not (wanted.failure and runs == wanted.desired)
+        ):
+            history = history.learn_good(wanted.component, runs, _image(pods))
     failed: dict[str, Failure] = {}
     for wanted, found in assessed:
-        if not wanted.instance or wanted.failure:
-            continue
-        if serves_wanted(wanted, found, snapshot):
-            pods = pods_of(wanted, snapshot)
-            if not history.is_good(wanted.component) and _have_settled(pods, now):
-                good[wanted.component] = _image(pods)
-        elif (
+        if (
             stack.spec.rollback.mode is RollbackMode.AUTOMATIC
+            and wanted.instance
+            and not wanted.failure
+            and not serves_wanted(wanted, found, snapshot)
             and not history.is_good(wanted.component)
             and history.last_good(wanted.component)
             and not wanted.no_way_back
             and _is_late(stack, found.last_progress_time, now)
         ):
-            reason, message = _cause(stack, wanted, found)
             failed[wanted.component] = Failure(
-                wanted.desired, reason, message, timestamp(now), history.current.name
+                wanted.desired, found.reason.value, found.message, timestamp(now), history.current.name
             )
-    return history.learn(good, failed)
+    return history.learn_failed(failed) if failed else history
 
 
-def seconds_to_next(stack: CosStack, assessed: Assessed, snapshot: Snapshot, now: datetime) -> float | None:
-    """Seconds until a clock tells something new: a revision has settled, or its time is up."""
+def seconds_to_next(stack: CosStack, assessed: Assessed, history: History, now: datetime) -> float | None:
+    """Seconds until a clock tells something new: what runs has settled, or its time is up."""
     waits = []
     for wanted, found in assessed:
-        if found.last_progress_time is None:
-            continue
-        if serves_wanted(wanted, found, snapshot):
-            since = max(filter(None, map(ready_since, pods_of(wanted, snapshot))), default=now)
-            waits.append(since + SETTLED - now)
-        else:
+        if found.serving_since and not history.is_good(wanted.component, found.effective_revision):
+            waits.append(datetime.fromisoformat(found.serving_since) + SETTLED - now)
+        elif found.last_progress_time:
             waits.append(datetime.fromisoformat(found.last_progress_time) + _deadline(stack) - now)
     return min((wait.total_seconds() for wait in waits if wait > timedelta()), default=None)
 
@@ -133,11 +165,6 @@ def _position(progress: str | None) -> tuple[int, ...]:
     return tuple(int(number, 16) for number in re.findall(r"[0-9A-Fa-f]+", progress or ""))
 
 
-def _have_settled(pods: list[Manifest], now: datetime) -> bool:
-    since = [ready_since(pod) for pod in pods]
-    return bool(since) and all(moment is not None and now - moment >= SETTLED for moment in since)
-
-
 def _image(pods: list[Manifest]) -> str:
     """The image by digest, as kubelet pulled it; "" if it does not say so (an image that was loaded by hand)."""
     for pod in pods:
@@ -147,11 +174,3 @@ def _image(pods: list[Manifest]) -> str:
             if "@sha256:" in image:
                 return image
     return ""
-
-
-def _cause(stack: CosStack, wanted: Wanted, found: Assessment) -> tuple[str, str]:
-    """Why it does not serve. What the API server refused is in the stored row only."""
-    row = previous_row(stack, wanted.component)
-    if row and row.reason == Reason.APPLY_REFUSED:
-        return row.reason, row.message
-    return found.reason.value, found.message

@@ -9,7 +9,8 @@ from cos_controllers.components.assemble import Instance
 from cos_controllers.components.base import Engine
 from cos_controllers.credentials import Credentials
 from cos_controllers.history import Failure
-from cos_controllers.observation import Problem, Ref
+from cos_controllers.names import ANNOTATION_REVISION
+from cos_controllers.observation import Problem, Ref, Snapshot
 
 
 @dataclass(frozen=True)
@@ -40,3 +41,12 @@ class Wanted:
 def workload_ref(wanted: Wanted) -> Ref:
     """The StatefulSet of a component with data, the Deployment of one without."""
     return Ref("StatefulSet" if isinstance(wanted.spec, StoreSpec) else "Deployment", wanted.name)
+
+
+def is_written(wanted: Wanted, snapshot: Snapshot) -> bool:
+    """Whether the component's workload makes pods of the wanted revision."""
+    workload = snapshot.objects.get(workload_ref(wanted))
+    if workload is None:
+        return False
+    annotations = workload["spec"]["template"]["metadata"].get("annotations") or {}
+    return bool(annotations.get(ANNOTATION_REVISION) == wanted.revision)

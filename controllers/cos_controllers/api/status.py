@@ -74,6 +74,9 @@ class Reason(StrEnum):
     """A volume keeps its StorageClass: write the old one back."""
     SHRINK_REFUSED = "ShrinkRefused"
     """A volume cannot shrink: write the old size back, or a larger one."""
+    HELD_BACK = "HeldBack"
+    """The component runs as before: another one did not serve with its part of this spec, which must be corrected
+    first."""
     NOT_ANSWERING = "NotAnswering"
     """The pod is ready and the engine does not answer through its Service."""
     CREDENTIALS_REFUSED = "CredentialsRefused"
@@ -142,6 +145,9 @@ class ComponentStatus(ApiModel):
     """Revision that the spec asks for: a hash of all that makes the component's pod."""
     effective_revision: str | None = None
     """Revision of the pod that runs."""
+    serving_since: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
+    """Since when `effectiveRevision` has served, as far as the operator has seen (RFC 3339); absent while it does
+    not. After ten seconds it is known to be good."""
     last_good_revision: str | None = None
     """Newest revision that served, to which a failed change is taken back."""
     failed_revision: str | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 import structlog
@@ -132,7 +131,7 @@ async def _preview(reader: Reader, live: Manifest | None, trial: _Trial) -> Prev
             "you may not read Secrets here: nothing is said of them, and those that the spec names are taken to be "
             "there and usable"
         )
-    found = preview(before, stack, snapshot, datetime.now(UTC), hides_secrets=reader.hides_secrets)
+    found = preview(before, stack, snapshot, hides_secrets=reader.hides_secrets)
     return replace(found, notes=(*notes, *found.notes))
 
 

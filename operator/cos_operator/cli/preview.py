@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, NamedTuple
 
 from cos_controllers.api.stack import CosStack
+from cos_controllers.changes import Apply, Delete, differences, forgotten, records, revisions
 from cos_controllers.diagnose import assess
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import LABEL_STACK_COMPONENT
 from cos_controllers.observation import Ref, Snapshot, ref_of
 from cos_controllers.ownership import is_ours
-from cos_controllers.plan import Plan, decide
 from cos_controllers.pods import is_current, pods_of
 from cos_controllers.resolve import Resolution, resolve
 from cos_controllers.wanted import Wanted, workload_ref
@@ -71,7 +70,7 @@ class Preview:
 
 
 def preview(
-    live: CosStack | None, stack: CosStack, snapshot: Snapshot, now: datetime, *, hides_secrets: bool = False
+    live: CosStack | None, stack: CosStack, snapshot: Snapshot, *, hides_secrets: bool = False
 ) -> Preview:
     """What `stack` in the place of `live` (None: there is none) would do to what `snapshot` holds.
 
@@ -81,13 +80,13 @@ def preview(
     after, before = _unpaused(stack), _unpaused(live) if live else None
     resolution = resolve(after, snapshot)
     earlier = resolve(before, snapshot) if before else None
-    decided = decide(after, resolution, snapshot, now)
-    due = decide(before, earlier, snapshot, now) if before and earlier else Plan(status=after.status)
+    decided = _all_changes(after, resolution, snapshot)
+    due = _all_changes(before, earlier, snapshot) if before and earlier else _Changes((), ())
     # Without Secrets the hash of a pod's mounted files means nothing either.
     untold = {"Secret", "Pod"} if hides_secrets else set()
     applied = [_object(item.obj, snapshot) for item in decided.applies if item not in due.applies]
     applied = [item for item in dict.fromkeys(applied) if item.kind not in untold]
-    removed = [item for item in decided.deletes if item not in due.deletes and item.ref.kind != "Pod"]
+    removed = [item for item in decided.deletes if item not in due.deletes]
     remade = [item for item in removed if item.orphan]
     restarts = tuple(_restarts(resolution, earlier, snapshot))
     changed = [item for item in applied if Ref(item.kind, item.name) in snapshot.objects]
@@ -112,6 +111,21 @@ def preview(
             *(item.why for item in remade),
             *_pending(due, untold),
         ),
+    )
+
+
+class _Changes(NamedTuple):
+    applies: tuple[Apply, ...]
+    deletes: tuple[Delete, ...]
+
+
+def _all_changes(stack: CosStack, resolution: Resolution, snapshot: Snapshot) -> _Changes:
+    """What is written in the end, whoever waits for a turn; what has opened volumes is no change."""
+    history = resolution.history
+    found = differences(stack, resolution, records(stack, snapshot).snapshot)
+    return _Changes(
+        (*revisions(history, history, stack, snapshot), *found.applies),
+        (*found.deletes, *forgotten(history, stack)),
     )
 
 
@@ -210,10 +224,10 @@ def _returning(
             yield f"{wanted.component} begins with the data on volume {wanted.claim}, which was kept"
 
 
-def _pending(due: Plan, untold: Collection[str]) -> Iterator[str]:
+def _pending(due: _Changes, untold: Collection[str]) -> Iterator[str]:
     """What the operator has to do anyway, which is no consequence of the manifest."""
     refs = [ref_of(item.obj) for item in due.applies]
-    refs += [item.ref for item in due.deletes if item.ref.kind != "Pod"]
+    refs += [item.ref for item in due.deletes]
     # What is learnt of a revision is written to it whenever there is something to learn.
     hidden = {*untold, "ControllerRevision"}
     told = [f"{ref.kind} {ref.name}" for ref in dict.fromkeys(refs) if ref.kind not in hidden]

@@ -567,7 +567,7 @@ def test_a_pod_that_does_not_end_is_told_with_its_node() -> None:
 
 def test_an_evicted_pod_of_a_deployment_keeps_nobody_unready() -> None:
     world = ready_world({"traefik": {}})
-    pod = world.objects[Ref("Pod", "cos-traefik-0")]
+    (pod,) = (obj for ref, obj in world.objects.items() if ref.kind == "Pod")
     evicted = {
         **pod,
         "metadata": {**pod["metadata"], "name": "cos-traefik-old", "annotations": {}, "uid": "old"},
@@ -583,7 +583,7 @@ def test_an_evicted_pod_of_a_deployment_keeps_nobody_unready() -> None:
 
 def test_a_rolling_change_that_cannot_go_on_is_told_while_the_old_pod_serves() -> None:
     world = ready_world({"traefik": {}})
-    pod = world.objects[Ref("Pod", "cos-traefik-0")]
+    (pod,) = (obj for ref, obj in world.objects.items() if ref.kind == "Pod")
     waiting_status = waiting("ImagePullBackOff", "no such tag")
     surge = {**pod, "metadata": {**pod["metadata"], "name": "cos-traefik-new", "uid": "new"}}
     world.objects[Ref("Pod", "cos-traefik-new")] = {**surge, "status": {**waiting_status, "conditions": []}}

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from world import World
 
+from cos_controllers.api.stack import CosStackSpec
 from cos_controllers.components.registry import ENGINES
 from cos_controllers.conditions import rolled_back, turned
+from cos_controllers.history import read_history
 from cos_controllers.observation import Outcome, Ref
 
 BAD = "redis:does-not-exist"
@@ -184,6 +186,114 @@ def test_an_engine_that_serves_for_a_moment_only_has_not_served() -> None:
     assert world.row("redis").get("failedRevision"), world.row("redis")
 
 
+def test_one_answer_does_not_make_a_revision_good() -> None:
+    """A pod that kubelet calls ready for long, of an engine that has not answered the operator."""
+    world = good_world()
+    edit(world, {**SPEC, "redis": {"maxClients": 61}})
+    world.outcomes["redis"] = Outcome.NOT_ANSWERING
+    run(world, 0.5)
+    world.outcomes["redis"] = Outcome.SERVING
+    world.step()
+    row = world.row("redis")
+    assert row["lastGoodRevision"] != row["desiredRevision"]
+    world.now += timedelta(seconds=10)
+    world.step()
+    assert world.row("redis")["lastGoodRevision"] == row["desiredRevision"]
+
+
+def unwatched_world() -> World:
+    """A change whose pod came up while no operator ran, for hours."""
+    world = good_world()
+    edit(world, {**SPEC, "redis": {"maxClients": 61}})
+    while Ref("Pod", "cos-redis-0") not in world.deleted:
+        world.step()
+        world.settle()
+    world.now += timedelta(hours=3)
+    return world
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_change_is_taken_back_to_what_ran_also_if_nobody_watched_it(paused: bool) -> None:  # noqa: FBT001
+    world = unwatched_world()
+    ran = world.objects[Ref("Pod", "cos-redis-0")]["metadata"]["annotations"]["cos.dev/revision"]
+    if paused:
+        edit(world, {**world.spec, "paused": True})
+        run(world, 1)
+    edit(world, WRONG)
+    run(world, 3)
+    assert world.row("redis")["reason"] == "RolledBack"
+    assert world.row("redis")["effectiveRevision"] == ran
+
+
+def test_a_change_waits_until_it_is_known_whether_what_runs_is_good_and_not_longer() -> None:
+    world = unwatched_world()
+    edit(world, {**SPEC, "redis": {"maxClients": 62}})
+    decided = world.step()
+    assert "whether what runs is good" in world.row("redis")["message"]
+    assert decided.requeue_after
+    assert decided.requeue_after <= 10
+    world.now += timedelta(seconds=10)
+    world.step()
+    assert world.row("redis")["message"] == "a change is being applied"
+    other = unwatched_world()
+    other.unready.add("redis")
+    other.settle()
+    edit(other, {**SPEC, "redis": {"maxClients": 62}})
+    other.step()
+    assert "good" not in other.row("redis")["message"], "what does not serve has nothing to lose"
+
+
+def test_a_change_that_could_not_be_written_has_not_failed() -> None:
+    world = good_world()
+    world.refused.add(Ref("StatefulSet", "cos-redis"))
+    edit(world, {**SPEC, "redis": {"maxClients": 61}})
+    run(world, 10)
+    assert world.row("redis")["reason"] == "ApplyRefused"
+    assert "failedRevision" not in world.row("redis")
+    before = world.status
+    world.step()
+    assert world.status == before, "and nothing is written meanwhile"
+    world.refused.clear()
+    world.converge()
+    assert world.condition("Ready")["status"] == "True"
+
+
+def test_a_last_good_spec_that_breaks_a_newer_rule_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = good_world()
+    edit(world, WRONG)
+
+    def refused(_: Any) -> Any:
+        return CosStackSpec.model_validate({"redis": {"version": "17 "}})
+
+    monkeypatch.setattr("cos_controllers.resolve.spec_of", refused)
+    run(world, 3)
+    row = world.row("redis")
+    assert row["reason"] == "RollbackRefused"
+    assert "breaks a rule that is newer than it: redis.version" in row["message"]
+    decided = world.decide()
+    assert (decided.applies, decided.deletes) == ((), ())
+    assert decided.requeue_after
+    assert decided.requeue_after >= 2
+
+
+def test_a_foreign_revision_of_our_name_is_a_conflict_and_no_loop() -> None:
+    world = good_world()
+    edit(world, WRONG)
+    name = read_history(world.stack, world.snapshot()).current.name
+    owner = {"kind": "Other", "name": "x", "uid": "y", "controller": True}
+    world.objects[Ref("ControllerRevision", name)] = {
+        "apiVersion": "apps/v1",
+        "kind": "ControllerRevision",
+        "metadata": {"name": name, "uid": "z", "ownerReferences": [owner]},
+    }
+    run(world, 3)
+    assert world.row("redis")["reason"] == "NameConflict"
+    decided = world.decide()
+    assert (decided.applies, decided.deletes) == ((), ())
+    assert decided.requeue_after
+    assert decided.requeue_after >= 2
+
+
 def recovering_world() -> World:
     """A Postgres that does not serve yet after a change."""
     world = World({"postgres": [{"name": "prod"}], "progressDeadlineSeconds": 60})
@@ -228,11 +338,13 @@ def test_what_needs_no_pod_stays_as_the_spec_has_it_now() -> None:
 
 def test_a_bad_proxy_is_taken_back_while_the_old_one_serves() -> None:
     world = good_world()
+    pods = world.pods()
     edit(world, {**SPEC, "traefik": {"image": BAD}})
     run(world, 3)
     assert world.row("traefik")["reason"] == "RolledBack"
+    assert world.condition("Available")["status"] == "True"
+    assert world.pods() == pods, "what serves is left alone"
     edit(world, SPEC)
-    pods = world.pods()
     world.converge()
     assert world.condition("Ready")["status"] == "True"
     assert world.pods() == pods

@@ -12,10 +12,10 @@ from typing import Any
 
 from cos_controllers.api.stack import CosStack
 from cos_controllers.changes import Apply, Delete
-from cos_controllers.conditions import timestamp
+from cos_controllers.conditions import refusal, timestamp, with_refusals
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import LABEL_STACK_COMPONENT, MANAGER
-from cos_controllers.observation import CheckResult, Outcome, Ref, Snapshot, WarningEvent, ref_of
+from cos_controllers.observation import CheckResult, Outcome, Problem, Ref, Snapshot, WarningEvent, ref_of
 from cos_controllers.parsing import parse_stack
 from cos_controllers.plan import Plan, plan
 
@@ -68,6 +68,7 @@ class World:
     unready: set[str] = field(default_factory=set)
     bad_images: set[str] = field(default_factory=set)
     may_grow: bool = True
+    refused: set[Ref] = field(default_factory=set)
     image_prefix: str = ""
     logs: dict[str, str] = field(default_factory=dict)
     warnings: dict[Ref, WarningEvent] = field(default_factory=dict)
@@ -137,12 +138,20 @@ class World:
         """Decide and act; with `writes` die after that many writes, before the status is written."""
         decided = self.decide()
         actions = [*decided.applies, *decided.deletes]
+        refusals: dict[str, Problem] = {}
         for action in actions if writes is None else actions[:writes]:
+            if isinstance(action, Apply):
+                component = (action.obj["metadata"].get("labels") or {}).get(LABEL_STACK_COMPONENT, "")
+                if ref_of(action.obj) in self.refused:
+                    refusals[component] = refusal(ref_of(action.obj), "a webhook says no")
+                if component in refusals:
+                    continue
             self.perform(action)
         for target in decided.provisions if writes is None else ():
             self.outcomes[target.component] = Outcome.SERVING
         if writes is None:
-            self.status = decided.status.model_dump(by_alias=True, exclude_none=True, mode="json")
+            status = with_refusals(self.stack, decided.status, refusals, self.now)
+            self.status = status.model_dump(by_alias=True, exclude_none=True, mode="json")
         return decided
 
     def settle(self) -> None:
@@ -156,7 +165,9 @@ class World:
                 obj["status"] = {"observedGeneration": obj["metadata"]["generation"]}
                 replicas = obj["spec"]["replicas"]
                 obj["status"] |= {"availableReplicas": replicas, "updatedReplicas": replicas}
-                for ordinal in range(replicas):
+                if ref.kind == "Deployment":
+                    self._roll(obj)
+                for ordinal in range(replicas) if ref.kind == "StatefulSet" else ():
                     self._ensure_pod(obj, f"{ref.name}-{ordinal}")
         for ref, pod in list(self.objects.items()):
             if ref.kind == "Pod" and self._is_owned(pod):
@@ -195,9 +206,6 @@ class World:
         ref = Ref("Pod", name)
         template = workload["spec"]["template"]
         live = self.objects.get(ref)
-        paused = workload["spec"].get("paused")
-        if workload["kind"] == "Deployment" and live and not paused and not _from_template(live, template):
-            live = None
         if live is not None and not live["metadata"]["ownerReferences"]:
             owner = {"kind": workload["kind"], "name": workload["metadata"]["name"], "controller": True}
             live["metadata"]["ownerReferences"] = [{**owner, "uid": workload["metadata"]["uid"]}]
@@ -218,6 +226,21 @@ class World:
                 "spec": copy.deepcopy(template["spec"]),
                 "status": {"podIP": "10.1.0.1", "conditions": []},
             }
+
+    def _roll(self, deployment: Manifest) -> None:
+        """Pods of the present template; those of an earlier one go when each of these is ready."""
+        if deployment["spec"].get("paused"):
+            return
+        name, template = deployment["metadata"]["name"], deployment["spec"]["template"]
+        wanted = template["metadata"]["annotations"]["cos.dev/template-hash"]
+        names = [f"{name}-{wanted[:5]}-{ordinal}" for ordinal in range(deployment["spec"]["replicas"])]
+        for pod in names:
+            self._ensure_pod(deployment, pod)
+        new = [self.objects[Ref("Pod", pod)] for pod in names]
+        for ref, pod in list(self.objects.items()):
+            is_old = ref.kind == "Pod" and ref.name.startswith(f"{name}-") and ref.name not in names
+            if is_old and (all(map(self._is_ready, new)) or not self._is_ready(pod)):
+                del self.objects[ref]
 
     def converge(self, limit: int = 60) -> Plan:
         """Passes of operator and cluster until nothing is left to do, and no clock runs."""
@@ -240,8 +263,3 @@ class World:
 
     def condition(self, kind: str) -> dict[str, Any]:
         return next(item for item in self.status["conditions"] if item["type"] == kind)
-
-
-def _from_template(pod: Manifest, template: Manifest) -> bool:
-    wanted = template["metadata"]["annotations"]["cos.dev/template-hash"]
-    return bool(pod["metadata"]["annotations"].get("cos.dev/template-hash") == wanted)
