@@ -183,7 +183,8 @@ class Operator:
         return sorted(keys), complete
 
     def _hint(self, _kind: str, namespace: str, stack: str, *, news: bool) -> None:
-        # Who begins to lead looks at every stack, so a standby needs to remember none.
+        # Who begins to lead looks at every stack, so a standby needs to remember none. What was merely listed leaves a
+        # backoff alone: watches are listed anew just when the API server is in trouble.
         if self._leading:
             self._queue.add(Key(namespace, stack), urgent=news)
 
