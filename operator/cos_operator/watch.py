@@ -108,8 +108,8 @@ class Watcher:
         """Begin to watch. Both are called in the event loop that calls this.
 
         `on_hint` gets each event; every object counts as one when it is first listed. `on_restart` is called when
-        the watches are established again after a gap, in which deletions may have gone unnoticed: everything is to
-        be looked at.
+        watches are established again after a gap, in which deletions may have gone unnoticed: everything is to be
+        looked at. Those that cannot be established delay it for a limited time; see `Streams`.
         """
         self._home = asyncio.get_running_loop()
         self._on_hint = on_hint
