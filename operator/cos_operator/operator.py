@@ -62,7 +62,12 @@ class Operator:
             settings.resync_seconds,
         )
         self._elector = Elector(
-            lease_kube, settings.home_namespace(), settings.lease_name, settings.identity, fence=fence
+            lease_kube,
+            settings.home_namespace(),
+            settings.lease_name,
+            settings.identity,
+            settled=kube.writes.settled,
+            fence=fence,
         )
         self._watcher = Watcher(settings.namespaces, settings.kubeconfig, settings.context)
         self._health = HealthServer(

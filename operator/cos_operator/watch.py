@@ -33,7 +33,7 @@ STACK_KIND = "CosStack"
 _FIRST_RESTART, _LAST_RESTART, _STABLE_SECONDS = 1.0, 30.0, 60.0
 #: Seconds for Kopf to end by itself once it has begun to; for what it leaves behind, which is cancelled again and
 #: again at the interval; and for the thread to end after all of this.
-_END_LIMIT, _LEFTOVER_LIMIT, _LEFTOVER_INTERVAL, _STOP_LIMIT = 3.0, 3.0, 0.05, 15.0
+_END_LIMIT, _LEFTOVER_LIMIT, _LEFTOVER_INTERVAL, _STOP_LIMIT = 3.0, 3.0, 0.05, 8.0
 
 
 #: Called with kind, namespace and name of the stack.
