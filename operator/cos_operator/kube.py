@@ -57,6 +57,7 @@ from cos_operator.kube_kinds import (
     collection_path,
     object_path,
 )
+from cos_operator.writes import Writes
 
 __all__ = [
     "CHILD_KINDS",
@@ -158,7 +159,8 @@ class Kube:
     """Client of one API server: ``async with Kube.connect() as kube``.
 
     Objects are JSON data with `apiVersion` and `kind`; nothing is cached. `write_guard` is called before each
-    write of anything but a Lease and raises to prevent it. `manager` is the field manager of each write.
+    write of anything but a Lease and raises to prevent it; `writes` tells which may still have an effect. `manager` is
+    the field manager of each write.
     """
 
     def __init__(
@@ -176,6 +178,7 @@ class Kube:
         self.write_timeout = write_timeout
         self.manager = manager
         self.write_guard: Callable[[], None] | None = None
+        self.writes = Writes(write_timeout)
         self._api: ApiClient | None = None
         self._logged_in_at = 0.0
 
@@ -409,9 +412,12 @@ class Kube:
         return await self._guarded(request, http)
 
     async def _guarded(self, request: Request, http: _Http) -> Manifest:
-        if self.write_guard is not None and http.method != "GET" and request.kind != "Lease":
+        if http.method == "GET":
+            return await self._send(request, http)
+        if self.write_guard is not None and request.kind != "Lease":
             self.write_guard()
-        return await self._send(request, http)
+        with self.writes.one():
+            return await self._send(request, http)
 
     async def _send(self, request: Request, http: _Http) -> Manifest:
         answer = _json_object(await self._exchange(request, http))

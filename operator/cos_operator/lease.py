@@ -22,8 +22,8 @@ from cos_operator.kube_errors import Conflict, KubeError
 
 log = structlog.stdlib.get_logger(__name__)
 
-#: Seconds for the leading work to end once it is cancelled.
-_STOP_LIMIT = 30.0
+#: Seconds for the leading work to end once it is cancelled. A query of an engine takes up to 5 to be called off.
+_STOP_LIMIT = 10.0
 #: Seconds for handing the Lease back at stop.
 _RELEASE_LIMIT = 3.0
 
@@ -50,9 +50,10 @@ class LeaseClient(Protocol):
 class Elector:
     """Competes for the Lease `namespace`/`name` as `identity`, which no other process may use.
 
-    Durations are seconds, `clock` is monotonic. Raises ValueError if they do not keep two leaders apart. `fence` is
-    called with the seconds after which this process must have ended unless it is called again, and with None once
-    nothing of the leading work is left: see `fence.arm`.
+    Durations are seconds, `clock` is monotonic. Raises ValueError if they do not keep two leaders apart. `settled` is
+    awaited before the Lease is handed back: it returns once no write of the leading work that has begun by then can
+    have an effect any more, see `Writes`. `fence` is called with the seconds after which this process must have ended
+    unless it is called again, and with None once nothing of the leading work is left: see `fence.arm`.
 
     `problem` tells a person why the Lease cannot be had or watched, "" if it can; `holder` who holds it.
     """
@@ -64,6 +65,7 @@ class Elector:
         name: str,
         identity: str,
         *,
+        settled: Callable[[], Awaitable[object]],
         lease_duration: float = 15.0,
         renew_deadline: float = 10.0,
         retry_period: float = 2.0,
@@ -80,6 +82,7 @@ class Elector:
         self._namespace = namespace
         self._name = name
         self._identity = identity
+        self._settled = settled
         self._lease_duration = lease_duration
         self._renew_deadline = renew_deadline
         self._retry_period = retry_period
@@ -154,13 +157,25 @@ class Elector:
                 self._report(f"the lease was not renewed: {str(error) or 'no answer'}")
 
     async def _stop(self, work: asyncio.Future[object]) -> None:
-        """End the leading work, then hand the Lease back if it is still ours."""
-        work.cancel()
-        await asyncio.wait([work], timeout=_STOP_LIMIT)
+        """End the leading work, then hand the Lease back if it is still ours, once none of its writes is left.
+
+        No write begins any more. Those under way are not cut as long as this process leads for certain: their
+        answers come in a moment, while what was cut may be carried out until its time has passed.
+        """
+        certain = max(0.0, self._deadline - self._clock())
         self._deadline = float("-inf")
+        try:
+            async with asyncio.timeout(certain):
+                await self._settled()
+        except TimeoutError:
+            pass
+        finally:
+            work.cancel()
+        await asyncio.wait([work], timeout=_STOP_LIMIT)
         if not work.done():
             raise RuntimeError(f"the leading work did not stop within {_STOP_LIMIT:g} s")
         self._fence(None)
+        await self._settled()
         try:
             async with asyncio.timeout(_RELEASE_LIMIT):
                 await self._release()

@@ -12,19 +12,17 @@ import structlog
 from cos_operator import fence, metrics
 from cos_operator.engines.base import EngineClient
 from cos_operator.engines.registry import CLIENTS
-from cos_operator.kube import Kube, KubeError
+from cos_operator.kube import Kube
 from cos_operator.lease import Elector
 from cos_operator.pulse import Pulse
 from cos_operator.queue import WorkQueue
 from cos_operator.reconcile import Key, Reconciler
+from cos_operator.resync import Resync
 from cos_operator.server import HealthServer, Verdict
 from cos_operator.settings import OperatorSettings
 from cos_operator.watch import Watcher
 
 log = structlog.stdlib.get_logger(__name__)
-
-#: Seconds until a resync that failed is tried again.
-_RESYNC_RETRY = 5.0
 
 
 async def run(settings: OperatorSettings) -> None:
@@ -57,9 +55,19 @@ class Operator:
         self._kube = kube
         self._clients = clients
         self._queue: WorkQueue[Key] = WorkQueue()
-        self._resync_now = asyncio.Event()
+        self._resync: Resync[Key] = Resync(
+            settings.namespaces or (None,),
+            self._stacks,
+            lambda key: self._queue.add(key, urgent=False),
+            settings.resync_seconds,
+        )
         self._elector = Elector(
-            lease_kube, settings.home_namespace(), settings.lease_name, settings.identity, fence=fence
+            lease_kube,
+            settings.home_namespace(),
+            settings.lease_name,
+            settings.identity,
+            settled=kube.writes.settled,
+            fence=fence,
         )
         self._watcher = Watcher(settings.namespaces, settings.kubeconfig, settings.context)
         self._health = HealthServer(
@@ -87,7 +95,7 @@ class Operator:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         async with self._health:
-            self._watcher.start(self._hint, self._resync_now.set)
+            self._watcher.start(self._hint, self._resync.ask)
             log.info(
                 "started",
                 version=version("cos-operator"),
@@ -118,7 +126,7 @@ class Operator:
 
     async def _lead(self) -> None:
         """The leader's work: serve the queue and fill it with every stack there is, now and again."""
-        self._resync_now.set()
+        self._resync.ask()
         pulse: Pulse[Key] = Pulse(self._clients, self._queue.add)
         serve = self._queue.run(
             Reconciler(self._kube, self._clients, pulse=pulse),
@@ -127,7 +135,7 @@ class Operator:
         )
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._resync())
+                group.create_task(self._resync.run())
                 group.create_task(serve)
                 group.create_task(pulse.run())
         finally:
@@ -135,55 +143,17 @@ class Operator:
             for key in metrics.stacks():
                 metrics.remove_stack(*key)
 
-    async def _resync(self) -> None:
-        """Queue every stack: all when asked to, then one after the other in `resync_seconds`, for ever.
-
-        A missed hint costs at most that, and a thousand stacks are not looked at all at once.
-        """
-        while True:
-            keys, complete = await self._all_stacks()
-            at_once = self._resync_now.is_set()
-            self._resync_now.clear()
-            for key in keys if at_once else ():
-                self._queue.add(key, urgent=False)
-            if not complete:
-                self._resync_now.set()
-                await asyncio.sleep(_RESYNC_RETRY)
-                continue
-            for key in keys:
-                if await self._is_asked_within(self._settings.resync_seconds / len(keys)):
-                    break
-                self._queue.add(key, urgent=False)
-            else:
-                if not keys:
-                    await self._is_asked_within(self._settings.resync_seconds)
-
-    async def _is_asked_within(self, seconds: float) -> bool:
-        """Whether somebody asks for a look at every stack, waited for so long."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._resync_now.wait()
-        except TimeoutError:
-            return False
-        return True
-
-    async def _all_stacks(self) -> tuple[list[Key], bool]:
-        """Every stack, and whether all namespaces could be listed; one that cannot stops no other one."""
+    async def _stacks(self, namespace: str | None) -> list[Key]:
+        """Every stack of a namespace, or of the cluster."""
+        found = await self._kube.list("CosStack", namespace)
+        keys = {Key(item["metadata"]["namespace"], item["metadata"]["name"]) for item in found}
         # Stacks whose deletion was not seen, too: one more run takes their metrics away.
-        keys = {Key(namespace, name) for namespace, name in metrics.stacks()}
-        complete = True
-        for namespace in self._settings.namespaces or (None,):
-            try:
-                stacks = await self._kube.list("CosStack", namespace)
-            except KubeError as error:
-                log.warning("resync failed", namespace=namespace, error=str(error), retry_in=_RESYNC_RETRY)
-                complete = False
-                continue
-            keys.update(Key(item["metadata"]["namespace"], item["metadata"]["name"]) for item in stacks)
-        return sorted(keys), complete
+        keys.update(Key(home, name) for home, name in metrics.stacks() if namespace in {None, home})
+        return sorted(keys)
 
     def _hint(self, _kind: str, namespace: str, stack: str, *, news: bool) -> None:
-        # Who begins to lead looks at every stack, so a standby needs to remember none.
+        # Who begins to lead looks at every stack, so a standby needs to remember none. What was merely listed leaves a
+        # backoff alone: watches are listed anew just when the API server is in trouble.
         if self._leading:
             self._queue.add(Key(namespace, stack), urgent=news)
 

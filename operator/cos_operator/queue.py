@@ -3,7 +3,8 @@
 A key is in at most one place: ready, busy (a worker has it), or only due later. Adding a busy key queues it
 again once its worker is done, so that no change is missed and no two workers ever have the same key.
 What is urgent (something has happened) goes before what is not (a look to be sure, such as that at every stack after
-a start), which however gets a turn now and again.
+a start), which however gets a turn now and again. A key whose run has failed waits for the end of its backoff,
+unless something urgent happens: being looked at more often helps neither it nor what it failed on.
 Not thread-safe: other threads hand keys over by ``loop.call_soon_threadsafe(queue.add, key)``.
 """
 
@@ -33,11 +34,18 @@ _OVERTAKING = 8
 _SLACK = 64
 
 
+def backoff(failures: int, base: float, cap: float, random: Callable[[], float]) -> float:
+    """Seconds to wait after so many `failures` in a row before the last: min(cap, base·2ⁿ), times 0.5 to 1.
+
+    `random` returns [0, 1).
+    """
+    return min(cap, base * 2.0 ** min(failures, _MAX_EXPONENT)) * (0.5 + 0.5 * random())
+
+
 class WorkQueue(Generic[K]):
     """Deduplicated keys in order of urgency and arrival, with delayed adds and exponential backoff.
 
-    `base` and `cap` are seconds: the n-th retry in a row (n from 0) waits min(cap, base·2ⁿ), times 0.5 to 1.
-    `clock` returns monotonic seconds; `random` returns [0, 1).
+    `base` and `cap`, in seconds, and `random` are those of `backoff`. `clock` returns monotonic seconds.
     """
 
     def __init__(
@@ -61,6 +69,8 @@ class WorkQueue(Generic[K]):
         self._busy: set[K] = set()
         self._due: list[tuple[float, int, K]] = []
         self._deadlines: dict[K, float] = {}
+        # Those of `_deadlines` that end a backoff.
+        self._backing_off: set[K] = set()
         self._failures: dict[K, int] = {}
         self._sequence = 0
         self._changed = asyncio.Event()
@@ -77,7 +87,12 @@ class WorkQueue(Generic[K]):
         return bool(self._workers) and not any(worker.done() for worker in self._workers)
 
     def add(self, key: K, *, urgent: bool = True) -> None:
-        """Ask for a run of `key` as soon as possible; before all that is not `urgent`, or after all that is."""
+        """Ask for a run of `key` as soon as possible; before all that is not `urgent`, or after all that is.
+
+        If `key` waits for the end of its backoff, what is not `urgent` is content with that run.
+        """
+        if key in self._backing_off and not urgent:
+            return
         known = self._dirty.get(key)
         if known or known is urgent:
             return
@@ -87,20 +102,16 @@ class WorkQueue(Generic[K]):
             self._line_up(key, urgent=urgent)
 
     def add_after(self, key: K, seconds: float) -> None:
-        """Ask for a run of `key` in `seconds`. Of several delays of a key the earliest wins."""
+        """Ask for a run of `key` in `seconds`, not urgently. Of several delays of a key the earliest wins.
+
+        None shortens a backoff.
+        """
         if seconds <= 0:
-            self.add(key)
+            self.add(key, urgent=False)
             return
         deadline = self._clock() + seconds
-        if deadline >= self._deadlines.get(key, float("inf")):
-            return
-        self._deadlines[key] = deadline
-        if len(self._due) > 2 * len(self._deadlines) + _SLACK:
-            self._due = [entry for entry in self._due if self._deadlines.get(entry[2]) == entry[0]]
-            heapq.heapify(self._due)
-        self._sequence += 1
-        heapq.heappush(self._due, (deadline, self._sequence, key))
-        self._changed.set()
+        if key not in self._backing_off and deadline < self._deadlines.get(key, float("inf")):
+            self._schedule(key, deadline)
 
     def take(self) -> K | None:
         """The next key that is ready, in the caller's hands until `done`; None if there is none.
@@ -114,6 +125,7 @@ class WorkQueue(Generic[K]):
         self._waiting -= 1
         del self._dirty[key]
         self._deadlines.pop(key, None)
+        self._backing_off.discard(key)
         self._busy.add(key)
         return key
 
@@ -142,18 +154,23 @@ class WorkQueue(Generic[K]):
     def retry(self, key: K, *, at_least: float = 0.0) -> float:
         """Ask for a run of `key` after its backoff, and lengthen the next one. Returns the delay in seconds.
 
-        `at_least` is a shortest delay, for example a server's Retry-After.
+        It takes the place of all that was asked for before and is not urgent, also while the run that failed was
+        under way. `at_least` is a shortest delay, for example a server's Retry-After.
         """
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        delay = min(self._cap, self._base * 2.0 ** min(failures, _MAX_EXPONENT))
-        delay = max(delay * (0.5 + 0.5 * self._random()), at_least)
-        self.add_after(key, delay)
+        delay = max(backoff(failures, self._base, self._cap, self._random), at_least)
+        if self._dirty.get(key) is False:
+            del self._dirty[key]
+            self._waiting -= key not in self._busy
+        self._backing_off.add(key)
+        self._schedule(key, self._clock() + delay)
         return delay
 
     def forget(self, key: K) -> None:
         """Reset the backoff of `key`."""
         self._failures.pop(key, None)
+        self._backing_off.discard(key)
 
     async def run(
         self,
@@ -214,6 +231,15 @@ class WorkQueue(Generic[K]):
             if again is not None:
                 self.add_after(key, again)
 
+    def _schedule(self, key: K, deadline: float) -> None:
+        self._deadlines[key] = deadline
+        if len(self._due) > 2 * len(self._deadlines) + _SLACK:
+            self._due = [entry for entry in self._due if self._deadlines.get(entry[2]) == entry[0]]
+            heapq.heapify(self._due)
+        self._sequence += 1
+        heapq.heappush(self._due, (deadline, self._sequence, key))
+        self._changed.set()
+
     def _line_up(self, key: K, *, urgent: bool) -> None:
         (self._urgent if urgent else self._patient).append(key)
         self._changed.set()
@@ -238,6 +264,7 @@ class WorkQueue(Generic[K]):
             # A dropped or shortened delay leaves its entry in the heap.
             if self._deadlines.get(key) == deadline:
                 del self._deadlines[key]
+                self._backing_off.discard(key)
                 self.add(key, urgent=False)
 
     def _until_due(self) -> float | None:

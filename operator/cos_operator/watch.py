@@ -33,7 +33,7 @@ STACK_KIND = "CosStack"
 _FIRST_RESTART, _LAST_RESTART, _STABLE_SECONDS = 1.0, 30.0, 60.0
 #: Seconds for Kopf to end by itself once it has begun to; for what it leaves behind, which is cancelled again and
 #: again at the interval; and for the thread to end after all of this.
-_END_LIMIT, _LEFTOVER_LIMIT, _LEFTOVER_INTERVAL, _STOP_LIMIT = 3.0, 3.0, 0.05, 15.0
+_END_LIMIT, _LEFTOVER_LIMIT, _LEFTOVER_INTERVAL, _STOP_LIMIT = 3.0, 3.0, 0.05, 8.0
 
 
 #: Called with kind, namespace and name of the stack.
@@ -108,8 +108,8 @@ class Watcher:
         """Begin to watch. Both are called in the event loop that calls this.
 
         `on_hint` gets each event; every object counts as one when it is first listed. `on_restart` is called when
-        the watches are established again after a gap, in which deletions may have gone unnoticed: everything is to
-        be looked at.
+        watches are established again after a gap, in which deletions may have gone unnoticed: everything is to be
+        looked at. Those that cannot be established delay it for a limited time; see `Streams`.
         """
         self._home = asyncio.get_running_loop()
         self._on_hint = on_hint

@@ -47,8 +47,9 @@ class Stream:
 class Streams:
     """All watches that there should be, observed by `middleware` on the session that serves them.
 
-    `on_gap` is called, in the event loop of that session, once all of them are connected again after any was
-    listed anew: what was deleted in between was never reported.
+    `on_gap` is called, in the event loop of that session, after any was listed anew: what was deleted before was never
+    reported. It is called once for all that have a gap together: when every stream is connected, or `RECONNECT_LIMIT`
+    seconds after the first of these listings, since some may never be (a missing right).
     """
 
     def __init__(
@@ -60,7 +61,8 @@ class Streams:
     ) -> None:
         self._clock = clock
         self._on_gap = on_gap
-        self._gap = False
+        # When the first listing ended a gap that is not reported yet.
+        self._gap_ended_at: float | None = None
         scopes = tuple(namespaces) or ("",)
         self._by_path = {
             collection_path(Request("watch", kind, namespace)): Stream(kind, namespace)
@@ -100,25 +102,26 @@ class Streams:
             return await handler(request)
         watch = "watch" in request.url.query
         self._cut(stream)
-        if not watch and stream.listed:
-            self._gap = True
         response = await handler(request)
         if response.status == HTTPStatus.OK and watch:
             stream.connected = True
             stream.since = self._clock()
             stream.content, stream.received = response.content, 0
             self._report_gap()
-        elif response.status == HTTPStatus.OK:
+        elif response.status == HTTPStatus.OK and "continue" not in request.url.query:
+            if stream.listed and self._gap_ended_at is None:
+                self._gap_ended_at = self._clock()
             stream.listed = True
         return response
 
     async def sample(self) -> None:
-        """Note what has arrived, until cancelled. Runs in the event loop of the session."""
+        """Note what has arrived and what is overdue, until cancelled. Runs in the event loop of the session."""
         while True:
             for stream in self._by_path.values():
                 if stream.content is not None and stream.content.total_bytes != stream.received:
                     stream.received = stream.content.total_bytes
                     stream.since = self._clock()
+            self._report_gap()
             await asyncio.sleep(_SAMPLE_SECONDS)
 
     def _stream_of(self, url: URL) -> Stream | None:
@@ -133,6 +136,9 @@ class Streams:
             stream.content = None
 
     def _report_gap(self) -> None:
-        if self._gap and all(stream.connected for stream in self._by_path.values()):
-            self._gap = False
+        if self._gap_ended_at is None:
+            return
+        waited = self._clock() - self._gap_ended_at
+        if waited > RECONNECT_LIMIT or all(stream.connected for stream in self._by_path.values()):
+            self._gap_ended_at = None
             self._on_gap()

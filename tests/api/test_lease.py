@@ -33,6 +33,7 @@ class Candidate:
             namespace,
             "cos-operator",
             identity,
+            settled=kube.writes.settled,
             lease_duration=LEASE_DURATION,
             renew_deadline=2.0,
             retry_period=0.4,

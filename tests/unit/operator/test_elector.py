@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ import pytest
 
 from cos_operator.kube_errors import AlreadyExists, Conflict, Request, Unavailable
 from cos_operator.lease import Elector, NotLeader
+from cos_operator.writes import Writes
 
 Manifest = dict[str, Any]
 T = TypeVar("T")
@@ -78,13 +80,19 @@ class Client:
         return await self._answer(self.server.write(obj))
 
 
+async def at_once() -> None:
+    """No write is ever under way."""
+
+
 class Process:
     """An operator that notes when it was sure to lead: whenever its write guard lets a write through."""
 
     def __init__(self, server: LeaseServer, identity: str) -> None:
         self.client = Client(server)
         self.loop = asyncio.get_running_loop()
-        self.elector = Elector(self.client, "ns", "cos-operator", identity, clock=self.loop.time)
+        self.elector = Elector(
+            self.client, "ns", "cos-operator", identity, settled=at_once, clock=self.loop.time
+        )
         self.writes: list[float] = []
         self.starts = 0
         self.stubborn = 0.0
@@ -154,6 +162,130 @@ def test_a_stopped_leader_lets_the_standby_in_at_once(virtual_time: VirtualTime)
         assert max(first.writes) < min(second.writes)
         assert server.lease["spec"]["leaseTransitions"] == 1
         await second.stop()
+
+    virtual_time(main)
+
+
+class Writer:
+    """An operator whose writes are answered, or fail, after `seconds`, and are carried out after `effect` seconds."""
+
+    def __init__(self, server: LeaseServer, seconds: float, effect: float, *, fails: bool) -> None:
+        self.client = Client(server)
+        self.loop = asyncio.get_running_loop()
+        self.seconds, self.effect, self.fails = seconds, effect, fails
+        self.effects: list[float] = []
+        self.cut = 0
+        self.fence = float("inf")
+        self.sending = Writes(self.client.write_timeout)
+        self.elector = Elector(
+            self.client,
+            "ns",
+            "cos-operator",
+            "first",
+            settled=self.sending.settled,
+            clock=self.loop.time,
+            fence=self._arm,
+        )
+        self.task = asyncio.create_task(self.elector.run(self.lead))
+
+    def _arm(self, seconds: float | None) -> None:
+        assert self.loop.time() < self.fence, "it would have struck"
+        self.fence = float("inf") if seconds is None else self.loop.time() + seconds
+
+    async def lead(self) -> None:
+        while True:
+            with contextlib.suppress(Unavailable, NotLeader):
+                await self.write()
+            await asyncio.sleep(0.2)
+
+    async def write(self) -> None:
+        self.elector.guard()
+        with self.sending.one():
+            self.effects.append(self.loop.time() + self.effect)
+            try:
+                await asyncio.sleep(self.seconds)
+            except asyncio.CancelledError:
+                self.cut += 1
+                raise
+            if self.fails:
+                raise Unavailable(Request("apply", "Pod"), "no answer")
+
+    async def stop(self) -> float:
+        """Seconds that it takes."""
+        began = self.loop.time()
+        self.task.cancel()
+        await asyncio.wait([self.task])
+        return self.loop.time() - began
+
+
+@pytest.mark.parametrize("stopped_after", [10.0, 10.05, 10.3, 11.1, 12.7])
+@pytest.mark.parametrize(
+    ("seconds", "effect", "fails"),
+    [(0.01, 0.01, False), (3.0, 3.0, False), (0.05, 3.9, True), (4.0, 3.9, True)],
+    ids=["at once", "slow", "connection reset", "hangs"],
+)
+def test_a_leader_hands_over_when_its_last_write_can_have_no_effect_any_more(
+    virtual_time: VirtualTime,
+    seconds: float,
+    effect: float,
+    fails: bool,  # noqa: FBT001
+    stopped_after: float,
+) -> None:
+    async def main() -> None:
+        server = LeaseServer()
+        first = Writer(server, seconds, effect, fails=fails)
+        await asyncio.sleep(0.5)
+        second = Process(server, "second")
+        await asyncio.sleep(stopped_after)
+        stopped = first.loop.time()
+        took = await first.stop()
+        assert took <= max(seconds, effect) + 0.2
+        assert first.cut == 0, "what is under way is answered"
+        assert await first_write_after(second, stopped) <= took + 2.0 + 0.1
+        assert max(first.effects) < min(second.writes)
+        await second.stop()
+
+    virtual_time(main)
+
+
+def test_what_is_cut_because_the_term_ends_is_waited_for_as_well(virtual_time: VirtualTime) -> None:
+    """The API server answers again just then, so that the Lease can be handed back."""
+
+    async def main() -> None:
+        server = LeaseServer()
+        first = Writer(server, seconds=4.0, effect=3.9, fails=True)
+        await asyncio.sleep(0.5)
+        second = Process(server, "second")
+        await asyncio.sleep(20)
+        first.client.fault = "hang"
+        await asyncio.sleep(first.elector._deadline - first.loop.time() - 0.5)
+        stopping = asyncio.create_task(first.stop())
+        await asyncio.sleep(0.1)
+        first.client.fault = ""
+        await stopping
+        assert first.cut == 1
+        assert server.lease is not None
+        assert "holderIdentity" not in server.lease["spec"]
+        await first_write_after(second, first.loop.time())
+        assert max(first.effects) < min(second.writes)
+        await second.stop()
+
+    virtual_time(main)
+
+
+@pytest.mark.parametrize("hung_for", [0.0, 3.0, 8.5, 9.5, 11.0])
+def test_a_stop_while_nothing_answers_takes_a_limited_time_and_precedes_the_fence(
+    virtual_time: VirtualTime, hung_for: float
+) -> None:
+    """Also if the leader has renewed nothing for long, or has just lost the Lease."""
+
+    async def main() -> None:
+        first = Writer(LeaseServer(), seconds=4.0, effect=3.9, fails=True)
+        await asyncio.sleep(20)
+        first.client.fault = "hang"
+        await asyncio.sleep(hung_for)
+        assert await first.stop() <= 4.0 + 3.0 + 0.1, "for the last write, and for the release in vain"
+        assert first.fence == float("inf")
 
     virtual_time(main)
 
@@ -231,7 +363,12 @@ def test_a_process_that_was_frozen_does_not_write_before_it_has_renewed(virtual_
         frozen = 0.0
         loop = asyncio.get_running_loop()
         elector = Elector(
-            Client(LeaseServer()), "ns", "cos-operator", "first", clock=lambda: loop.time() + frozen
+            Client(LeaseServer()),
+            "ns",
+            "cos-operator",
+            "first",
+            settled=at_once,
+            clock=lambda: loop.time() + frozen,
         )
         task = asyncio.create_task(elector.run(asyncio.Event().wait))
         await asyncio.sleep(1)
@@ -250,7 +387,7 @@ def test_work_that_ends_slowly_cannot_write_any_more(virtual_time: VirtualTime) 
         server = LeaseServer()
         first = Process(server, "first")
         await asyncio.sleep(5)
-        first.stubborn = 20.0
+        first.stubborn = 8.0
         first.client.fault = "hang"
         cut = first.loop.time()
         second = Process(server, "second")
@@ -268,7 +405,7 @@ def test_work_that_never_ends_is_an_error(virtual_time: VirtualTime) -> None:
         await asyncio.sleep(5)
         process.stubborn = 1e6
         process.client.fault = "refused"
-        with pytest.raises(RuntimeError, match="did not stop within 30 s"):
+        with pytest.raises(RuntimeError, match="did not stop within 10 s"):
             await process.task
 
     virtual_time(main)
@@ -360,7 +497,7 @@ def test_run_ends_with_the_work_and_hands_the_lease_back(virtual_time: VirtualTi
     async def main() -> None:
         server = LeaseServer()
         clock = asyncio.get_running_loop().time
-        elector = Elector(Client(server), "ns", "cos-operator", "first", clock=clock)
+        elector = Elector(Client(server), "ns", "cos-operator", "first", settled=at_once, clock=clock)
 
         async def work() -> None:
             assert elector.is_leader
@@ -395,7 +532,9 @@ def test_the_fence_falls_before_another_may_lead_and_is_taken_away_with_the_work
             if seconds is not None:
                 assert falls[-1] == pytest.approx(elector._deadline + client.write_timeout)
 
-        elector = Elector(client, "ns", "cos-operator", "first", clock=loop.time, fence=fence)
+        elector = Elector(
+            client, "ns", "cos-operator", "first", settled=at_once, clock=loop.time, fence=fence
+        )
         task = asyncio.create_task(elector.run(asyncio.Event().wait))
         await asyncio.sleep(60)
         assert len(falls) > 20, "each renewal moves it on"
@@ -450,6 +589,7 @@ def test_durations_that_would_allow_two_leaders_are_refused(lease: float, renew:
             "ns",
             "n",
             "me",
+            settled=at_once,
             lease_duration=lease,
             renew_deadline=renew,
             retry_period=retry,

@@ -17,7 +17,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from cos_operator import metrics
-from cos_operator.kube import Invalid, Kube, KubeError, NotFound, Request, Unavailable
+from cos_operator.kube import Conflict, Invalid, Kube, KubeError, NotFound, Request, Unavailable
 from cos_operator.kube_errors import error_from
 from cos_operator.lease import NotLeader
 
@@ -100,6 +100,39 @@ async def test_a_write_is_guarded_again_when_it_is_repeated_with_new_credentials
         kube.write_guard = guard
         with pytest.raises(NotLeader):
             await kube.apply(CONFIG_MAP, force=True)
+
+
+async def test_a_write_that_was_cut_is_unsettled_until_its_time_has_passed_and_an_answered_one_is_not(
+    tmp_path: Path,
+) -> None:
+    arrived = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.method in {"GET", "PATCH"}:
+            arrived.set()
+            await asyncio.sleep(5)
+        if request.method == "PUT":
+            return web.json_response({"message": "somebody was faster"}, status=409)
+        return web.json_response(CONFIG_MAP)
+
+    async with answering(answer, tmp_path, write_timeout=1.5) as kube:
+
+        async def cut(call: Awaitable[object]) -> float:
+            """Seconds from the begin of a call that is cut on its way until nothing is left of it."""
+            began = time.monotonic()
+            arrived.clear()
+            calling = asyncio.ensure_future(call)
+            await arrived.wait()
+            calling.cancel()
+            await asyncio.wait([calling])
+            await kube.writes.settled()
+            return time.monotonic() - began
+
+        await kube.create(CONFIG_MAP)
+        with pytest.raises(Conflict):
+            await kube.replace(CONFIG_MAP)
+        assert await cut(kube.get("ConfigMap", "ns", "a")) < 1.4
+        assert await cut(kube.apply(CONFIG_MAP, force=True)) >= 1.4
 
 
 async def test_requests_refused_together_are_all_repeated_with_the_new_credentials(

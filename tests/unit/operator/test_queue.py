@@ -18,22 +18,34 @@ KEYS = st.sampled_from("abc")
 
 
 class QueueRules(RuleBasedStateMachine):
-    """Every order of calls against the plainest model: who wants a run at what time, and who is being run."""
+    """Every order of calls against the plainest model: who wants a run at what time, and who is being run.
+
+    What is urgent is kept apart: it alone is not held up by a backoff.
+    """
 
     @initialize()
     def start(self) -> None:
         self.now = 0.0
         self.queue: WorkQueue[str] = WorkQueue(clock=lambda: self.now, random=lambda: 1.0)
         self.wanted: dict[str, float] = {}
+        self.urgent: set[str] = set()
+        self.backoff: dict[str, float] = {}
         self.busy: set[str] = set()
 
     def want(self, key: str, when: float) -> None:
+        when = max(when, self.backoff.get(key, when))
         self.wanted[key] = min(when, self.wanted.get(key, when))
+
+    def runnable(self) -> set[str]:
+        return self.urgent | {key for key, when in self.wanted.items() if when <= self.now}
 
     @rule(key=KEYS, urgent=st.booleans())
     def add(self, key: str, *, urgent: bool) -> None:
         self.queue.add(key, urgent=urgent)
-        self.want(key, self.now)
+        if urgent:
+            self.urgent.add(key)
+        else:
+            self.want(key, self.now)
 
     @rule(key=KEYS, seconds=st.integers(-1, 10))
     def add_after(self, key: str, seconds: int) -> None:
@@ -42,11 +54,12 @@ class QueueRules(RuleBasedStateMachine):
 
     @rule(key=KEYS)
     def retry(self, key: str) -> None:
-        self.want(key, self.now + self.queue.retry(key))
+        self.wanted[key] = self.backoff[key] = self.now + self.queue.retry(key)
 
     @rule(key=KEYS)
     def forget(self, key: str) -> None:
         self.queue.forget(key)
+        self.backoff.pop(key, None)
 
     @rule(seconds=st.integers(0, 20))
     def time_passes(self, seconds: int) -> None:
@@ -54,13 +67,15 @@ class QueueRules(RuleBasedStateMachine):
 
     @rule()
     def take(self) -> None:
-        runnable = {key for key, when in self.wanted.items() if when <= self.now} - self.busy
+        runnable = self.runnable() - self.busy
         key = self.queue.take()
         if key is None:
             assert not runnable, "a key that was due is not handed out"
             return
         assert key in runnable, "a key is handed out that is busy, or that nobody wanted by now"
-        del self.wanted[key]
+        self.urgent.discard(key)
+        self.wanted.pop(key, None)
+        self.backoff.pop(key, None)
         self.busy.add(key)
 
     @precondition(lambda self: self.busy)
@@ -73,7 +88,7 @@ class QueueRules(RuleBasedStateMachine):
     @invariant()
     def nothing_is_ready_twice(self) -> None:
         if hasattr(self, "queue"):
-            assert self.queue.depth <= 3
+            assert self.queue.depth <= len(self.runnable() - self.busy)
 
     def teardown(self) -> None:
         """Whatever was wanted comes out once the time has come and the workers are done."""
@@ -86,7 +101,7 @@ class QueueRules(RuleBasedStateMachine):
         while (taken := self.queue.take()) is not None:
             left.append(taken)
             self.queue.done(taken)
-        assert sorted(left) == sorted(self.wanted)
+        assert sorted(left) == sorted(self.urgent | set(self.wanted))
 
 
 QueueRules.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
@@ -239,6 +254,64 @@ def test_a_failing_run_is_retried_with_backoff_until_it_succeeds(virtual_time: C
         return [run - runs[0] for run in runs]
 
     assert virtual_time(main) == pytest.approx([0, 1, 3, 7])
+
+
+def test_only_news_runs_a_failing_key_before_its_backoff_is_over(virtual_time: Callable[..., object]) -> None:
+    async def main() -> list[float]:
+        loop = asyncio.get_running_loop()
+        queue: WorkQueue[str] = WorkQueue(base=8.0, clock=loop.time, random=lambda: 1.0)
+        runs: list[float] = []
+
+        async def handler(_: str) -> None:
+            runs.append(loop.time())
+            await asyncio.sleep(2)
+            raise RuntimeError("not yet")
+
+        async def look_at_everything() -> None:
+            while True:
+                queue.add("a", urgent=False)
+                queue.add_after("a", 0.5)
+                await asyncio.sleep(1)
+
+        queue.add("a")
+        tasks = [asyncio.create_task(queue.run(handler, workers=1, timeout=60))]
+        tasks.append(asyncio.create_task(look_at_everything()))
+        await asyncio.sleep(50)
+        queue.add("a")
+        await asyncio.sleep(1)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        return [run - runs[0] for run in runs]
+
+    assert virtual_time(main) == pytest.approx([0, 10, 28, 50]), "after 8 and 16 s, and the news after 20"
+
+
+def test_what_asks_patiently_during_a_backoff_is_served_by_the_retry(
+    virtual_time: Callable[..., object],
+) -> None:
+    async def main() -> list[float]:
+        loop = asyncio.get_running_loop()
+        queue: WorkQueue[str] = WorkQueue(clock=loop.time, random=lambda: 1.0)
+        runs: list[float] = []
+
+        async def handler(_: str) -> None:
+            runs.append(loop.time())
+            if len(runs) < 5:
+                queue.add("a", urgent=len(runs) == 3)
+            if len(runs) < 4:
+                raise RuntimeError("not yet")
+
+        queue.add("a")
+        task = asyncio.create_task(queue.run(handler, workers=1, timeout=60))
+        await asyncio.sleep(3)
+        assert queue.depth == 0
+        await asyncio.sleep(60)
+        task.cancel()
+        await asyncio.wait([task])
+        return [run - runs[0] for run in runs]
+
+    assert virtual_time(main) == pytest.approx([0, 1, 3, 3, 3]), "news meanwhile runs it at once"
 
 
 @pytest.mark.parametrize("explains_itself", [True, False])

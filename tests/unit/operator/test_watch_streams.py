@@ -118,6 +118,55 @@ async def test_a_new_listing_is_a_gap_reported_once_all_are_connected() -> None:
     assert session.gaps == 1
 
 
+async def test_a_stream_that_never_connects_keeps_the_gap_of_others_for_a_limited_time_only() -> None:
+    session = Session()
+    await session.list(STACKS)
+    await session.watch(STACKS)
+    await session.list(PODS, status=403)
+    for gap in (1, 2):
+        await session.list(STACKS, status=503)
+        session.now += RECONNECT_LIMIT + 1
+        await session.sample()
+        assert session.gaps == gap - 1, "it is not over"
+        await session.list(STACKS)
+        await session.watch(STACKS)
+        session.now += RECONNECT_LIMIT - 1
+        await session.sample()
+        assert session.gaps == gap - 1, "the other one may be about to connect"
+        await session.list(PODS, status=403)
+        session.now += 1.1
+        await session.sample()
+        assert session.gaps == gap
+        session.now += 1000
+        await session.sample()
+        assert session.gaps == gap
+
+
+async def test_a_stream_that_comes_back_later_than_the_others_has_a_gap_of_its_own() -> None:
+    session = Session()
+    await session.connect()
+    session.streams.disconnected()
+    await session.list(STACKS)
+    await session.watch(STACKS)
+    await session.list(PODS, status=403)
+    session.now += RECONNECT_LIMIT + 1
+    await session.sample()
+    assert session.gaps == 1
+    await session.list(PODS)
+    await session.watch(PODS)
+    assert session.gaps == 2
+
+
+async def test_the_pages_of_a_first_listing_are_no_gap() -> None:
+    session = Session()
+    await session.list(PODS)
+    await session.request(f"{PODS}?limit=500&continue=abc")
+    await session.watch(PODS)
+    await session.list(STACKS)
+    await session.watch(STACKS)
+    assert session.gaps == 0
+
+
 async def test_a_listing_that_fails_at_first_is_no_gap() -> None:
     session = Session()
     await session.list(PODS, status=503)

@@ -1,0 +1,64 @@
+"""How the parts of a process hold together, without an API server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, cast
+
+from cos_operator import lease, server, watch
+from cos_operator.kube import WRITE_TIMEOUT, Kube
+from cos_operator.kube_errors import Forbidden, Request
+from cos_operator.operator import Operator
+from cos_operator.settings import OperatorSettings
+from cos_operator.writes import Writes
+
+#: Of a pod, unless it sets another one; the chart's is longer.
+GRACE = 30.0
+
+
+class HalfReadable:
+    """An API server that lists the stacks of one namespace and not those of another, and notes what is read."""
+
+    write_timeout = 4.0
+    writes = Writes(write_timeout)
+
+    def __init__(self) -> None:
+        self.listed: Counter[str | None] = Counter()
+        self.read: Counter[str] = Counter()
+
+    async def list(self, kind: str, namespace: str | None) -> list[dict[str, Any]]:
+        assert kind == "CosStack"
+        self.listed[namespace] += 1
+        if namespace == "refused":
+            raise Forbidden(Request("list", kind, namespace), "a right is missing", code=403)
+        return [{"metadata": {"namespace": namespace, "name": name}} for name in ("a", "b")]
+
+    async def get(self, kind: str, _: str, name: str) -> None:
+        assert kind == "CosStack"
+        self.read[name] += 1
+
+
+def test_a_namespace_that_cannot_be_listed_costs_the_stacks_of_others_nothing(
+    virtual_time: Callable[..., object],
+) -> None:
+    async def main() -> None:
+        api = HalfReadable()
+        kube = cast("Kube", api)
+        settings = OperatorSettings(namespaces=("served", "refused"), leader_elect=False, resync_seconds=600)
+        leading = asyncio.create_task(Operator(settings, kube, kube, {})._lead())
+        await asyncio.sleep(590)
+        leading.cancel()
+        await asyncio.wait([leading])
+        assert api.read == {"a": 2, "b": 2}, "at once, and in the course of the resync"
+        assert api.listed["served"] == 1
+        assert api.listed["refused"] < 30, "later and later"
+
+    virtual_time(main)
+
+
+def test_a_stop_ends_before_the_pod_is_killed_even_if_everything_hangs() -> None:
+    """One after the other: the last writes, the work, the Lease, the watches, the endpoint."""
+    limits = (WRITE_TIMEOUT, lease._STOP_LIMIT, lease._RELEASE_LIMIT, watch._STOP_LIMIT, server._STOP_LIMIT)
+    assert sum(limits) < GRACE - 2
