@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import Coroutine
@@ -12,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cos_operator.cli.errors import CliError, explain, one_line
+from cos_operator.cli.errors import CliError, Interrupted, explain, one_line
 from cos_operator.cli.lean import skip_unused
 from cos_operator.kube_errors import KubeError
 
@@ -129,13 +128,13 @@ def rollback(
     context: Context = None,
 ) -> None:
     """Write the spec of an earlier revision back, after showing what that changes."""
-    from cos_operator.cli import change  # noqa: PLC0415 - the core takes long to import
+    from cos_operator.cli.rollback import rollback as roll_back  # noqa: PLC0415 - the core takes long to import
     from cos_operator.cli.session import Target  # noqa: PLC0415 - likewise
 
     if output is Format.JSON and not yes:
         raise CliError("with --output json nobody is asked: add --yes")
     target = Target(kubeconfig, context, namespace, name)
-    _run(change.rollback(target, to, yes=yes, as_json=output is Format.JSON))
+    raise typer.Exit(roll_back(target, to, yes=yes, as_json=output is Format.JSON))
 
 
 @app.command()
@@ -207,9 +206,11 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """The exit code of a command line."""
     try:
-        return int(app(arguments, prog_name="kubectl cos", standalone_mode=False) or 0)
-    except (KeyboardInterrupt, typer.Abort):
-        return INTERRUPTED
+        code = int(app(arguments, prog_name="kubectl cos", standalone_mode=False) or 0)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except Interrupted as error:
+        return _interrupted(f"interrupted: {error}")
     except BrokenPipeError:
         # The reader has seen enough. Python must not complain once more when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -218,6 +219,8 @@ def run(arguments: list[str]) -> int:
         if os.environ.get("COS_TRACEBACK"):
             raise
         return _failed(_words(error))
+    # Typer makes this code of a Ctrl-C.
+    return _interrupted("interrupted") if code == INTERRUPTED else code
 
 
 def _words(error: Exception) -> str:
@@ -238,6 +241,14 @@ def _failed(text: str) -> int:
     return FAILED
 
 
+def _interrupted(text: str) -> int:
+    if sys.stderr.isatty():
+        # It shows a ^C where the cursor was.
+        sys.stderr.write("\n")
+    _failed(text)
+    return INTERRUPTED
+
+
 def _set_paused(
     as_json: bool,  # noqa: FBT001 - private
     name: str,
@@ -255,4 +266,6 @@ def _set_paused(
 
 
 def _run(command: Coroutine[Any, Any, int]) -> None:
-    raise typer.Exit(asyncio.run(command))
+    from cos_operator.cli.loop import run as run_loop  # noqa: PLC0415 - the help needs none
+
+    raise typer.Exit(run_loop(command))

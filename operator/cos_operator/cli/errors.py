@@ -17,6 +17,10 @@ class CliError(Exception):
     """The message is for the person at the terminal."""
 
 
+class Interrupted(CliError):
+    """The person has pressed Ctrl-C; the message says what became of the change."""
+
+
 def one_line(text: str) -> str:
     """Text of several lines as one."""
     return " ".join(text.split())
