@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from cos_controllers.names import stack_selector
+from cos_controllers.parsing import parse_stack
 from cos_operator.cli import Manifest, output
 from cos_operator.cli.change import read_revisions
 from cos_operator.cli.documents import spec_diff
@@ -13,7 +16,15 @@ from cos_operator.cli.loop import run
 from cos_operator.cli.ownership import source_of
 from cos_operator.cli.revisions import doubts, previous, restored
 from cos_operator.cli.session import Target, connected, find, replace_spec
-from cos_operator.kube import Kube
+from cos_operator.cli.volumes import Kept, assumed_claims, attainable, claims_of
+from cos_operator.kube import Forbidden, Kube
+
+
+class _Claims(NamedTuple):
+    """The claims of components, and what a person should know if these are a guess."""
+
+    found: Mapping[str, Manifest]
+    doubts: tuple[str, ...] = ()
 
 
 class _Proposal(NamedTuple):
@@ -23,6 +34,7 @@ class _Proposal(NamedTuple):
     changed: Manifest
     revision: int
     diff: list[str]
+    kept: tuple[Kept, ...]
     warnings: list[str]
 
     def data(self) -> dict[str, Any]:
@@ -34,6 +46,7 @@ class _Proposal(NamedTuple):
             "revision": self.revision,
             "changed": bool(self.diff),
             "diff": self.diff,
+            "kept": [field._asdict() for field in self.kept],
             "warnings": self.warnings,
         }
 
@@ -67,21 +80,47 @@ async def _propose(target: Target, to: int | None) -> _Proposal:
     async with connected(target, Kube) as (kube, namespace):
         stack = await find(kube, namespace, target.name)
         past = await read_revisions(kube, stack)
-    revision = previous(past) if to is None else past.numbered(to)
-    changed = restored(stack, past, revision)
-    diff = spec_diff(stack["spec"], changed["spec"], ("present spec", f"revision {revision.number}"))
-    warnings = [*doubts(stack, revision), source_of(stack).warning] if diff else []
-    return _Proposal(stack, changed, revision.number, diff, warnings)
+        revision = previous(past) if to is None else past.numbered(to)
+        earlier = restored(stack, past, revision)["spec"]
+        claims = await _claims(kube, stack, earlier)
+    # Where nothing goes back, nothing is mended either.
+    spec, kept = (
+        (earlier, ()) if earlier == stack["spec"] else attainable(earlier, stack["spec"], claims.found)
+    )
+    there = f"revision {revision.number}{', as far as volumes allow' if kept else ''}"
+    diff = spec_diff(stack["spec"], spec, ("present spec", there))
+    warnings = [*doubts(stack, revision), *claims.doubts, source_of(stack).warning] if diff else []
+    return _Proposal(stack, {**stack, "spec": spec}, revision.number, diff, kept, warnings)
 
 
 async def _write(target: Target, proposal: _Proposal) -> None:
+    stack, changed = proposal.stack, proposal.changed
     # Another connection: the first would have waited, idle, for the person.
     async with connected(target, Kube) as (kube, _):
-        await replace_spec(kube, proposal.stack, proposal.changed)
+        claims = await _claims(kube, stack, changed["spec"])
+        if attainable(changed["spec"], stack["spec"], claims.found)[1]:
+            name = stack["metadata"]["name"]
+            raise CliError(
+                f"volumes of CosStack {name} have grown meanwhile: look again, then repeat the command"
+            )
+        await replace_spec(kube, stack, changed)
+
+
+async def _claims(kube: Kube, stack: Manifest, spec: Manifest) -> _Claims:
+    metadata = stack["metadata"]
+    try:
+        found = await kube.list(
+            "PersistentVolumeClaim", metadata["namespace"], stack_selector(metadata["name"])
+        )
+    except Forbidden:
+        text = "you may not list PersistentVolumeClaims: volumes are taken to be as the present spec asks for them"
+        return _Claims(assumed_claims(stack["spec"]), (text,))
+    return _Claims(claims_of(parse_stack(stack), spec, found))
 
 
 def _show(proposal: _Proposal) -> None:
     output.show([output.diff_line(text) for text in proposal.diff])
+    output.show([output.line(output.Span(field.message, output.WAITS)) for field in proposal.kept])
     for warning in proposal.warnings:
         output.note(f"note: {warning}")
 
@@ -89,10 +128,11 @@ def _show(proposal: _Proposal) -> None:
 def _outcome(proposal: _Proposal) -> output.Line:
     metadata, revision = proposal.stack["metadata"], proposal.revision
     name, namespace = metadata["name"], metadata["namespace"]
+    but = ", as far as volumes allow" if proposal.kept else ""
     if not proposal.diff:
-        return output.line(f"CosStack {name} has the spec of revision {revision} already")
+        return output.line(f"CosStack {name} has the spec of revision {revision} already{but}")
     follow = f"follow it with: kubectl cos status {name} -n {namespace} --watch"
-    return output.line(f"CosStack {name} has the spec of revision {revision} again; {follow}")
+    return output.line(f"CosStack {name} has the spec of revision {revision} again{but}; {follow}")
 
 
 def _confirm(question: str) -> None:

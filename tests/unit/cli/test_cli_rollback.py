@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pty
 import select
@@ -13,16 +14,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from servers import Server
-from stacks import live, lived, stored
+from stacks import live, lived, past_of, stored
 from world import World
 
+from cos_controllers.observation import Ref
 from cos_operator.cli import app
 
 STACKS = "/apis/cos.dev/v1alpha1/namespaces/cos/cosstacks"
 REVISIONS = "/apis/apps/v1/namespaces/cos/controllerrevisions"
+CLAIMS = "/api/v1/namespaces/cos/persistentvolumeclaims"
 #: The program on a terminal that is its controlling one, as a shell would start it.
 ON_TERMINAL = (
     "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
@@ -33,13 +37,24 @@ QUESTION = "Roll CosStack cos back to revision 1? [y/N] "
 
 @pytest.fixture
 def world(server: Server) -> World:
-    """A stack with two revisions, on the server."""
-    world = lived({"redis": {"maxClients": 60}}, {"redis": {"maxClients": 61}})
-    stack = live(world)
+    """A stack with two revisions, on the server: the second has grown."""
+    small, large = ({"size": size, "storageClassName": "fast"} for size in ("1Gi", "2Gi"))
+    world = lived(
+        {"redis": {"maxClients": 60, "storage": small}}, {"redis": {"maxClients": 61, "storage": large}}
+    )
+    show(world, server)
+    return world
+
+
+def show(world: World, server: Server) -> None:
+    """What there is, on the server, which writes defaults into a spec."""
+    stack = live(world, past_of(world).history.current.spec)
     stack["metadata"]["resourceVersion"] = "1"
     server.serve(stack, STACKS)
     server.serve_list(stored(world), REVISIONS)
-    return world
+    server.serve_list(
+        [obj for ref, obj in world.objects.items() if ref.kind == "PersistentVolumeClaim"], CLAIMS
+    )
 
 
 class Terminal:
@@ -156,7 +171,83 @@ def test_only_a_yes_is_a_yes(
     said = capsys.readouterr()
     assert said.err.endswith(says)
     assert [body["spec"]["redis"]["maxClients"] for body in server.written] == [60] * (code == 0)
+    assert "+++ revision 1, as far as volumes allow" in said.out
+    assert (
+        "\nredis: storage.size stays 2Gi and is not 1Gi again: volume cos-redis-data-0 cannot shrink\n"
+        in said.out
+    )
     assert ("CosStack cos has the spec of revision 1 again" in said.out) is (code == 0)
+
+
+def roll_back(
+    kubeconfig: Callable[..., str], capsys: pytest.CaptureFixture[str], to: int = 1
+) -> dict[str, Any]:
+    arguments = ["rollback", "--to", str(to), "--yes", "-o", "json", "--kubeconfig", kubeconfig()]
+    assert app.run(arguments) == 0
+    answer: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return answer
+
+
+@pytest.mark.usefixtures("world")
+def test_a_volume_stays_as_large_as_it_is(
+    server: Server, kubeconfig: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = roll_back(kubeconfig, capsys)
+    assert [body["spec"]["redis"]["storage"]["size"] for body in server.written] == ["2Gi"]
+    assert answer["kept"] == [
+        {
+            "component": "redis",
+            "field": "storage.size",
+            "asked": "1Gi",
+            "kept": "2Gi",
+            "message": "redis: storage.size stays 2Gi and is not 1Gi again: volume cos-redis-data-0 cannot shrink",
+        }
+    ]
+    assert not any("size" in line for line in answer["diff"])
+
+
+def test_nothing_is_written_if_only_the_volume_differs(
+    world: World, server: Server, kubeconfig: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.spec = {"redis": {**world.spec["redis"], "maxClients": 60}}
+    world.generation += 1
+    world.converge()
+    show(world, server)
+    answer = roll_back(kubeconfig, capsys)
+    assert (answer["changed"], answer["diff"], len(answer["kept"])) == (False, [], 1)
+    assert not server.written
+    assert app.run(["rollback", "--to", "1", "--kubeconfig", kubeconfig()]) == 0
+    assert "has the spec of revision 1 already, as far as volumes allow" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("world")
+def test_without_the_right_to_see_volumes_the_present_spec_decides(
+    server: Server, kubeconfig: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.answers["GET", CLAIMS] = (403, {"message": "no", "reason": "Forbidden"})
+    answer = roll_back(kubeconfig, capsys)
+    assert [body["spec"]["redis"]["storage"]["size"] for body in server.written] == ["2Gi"]
+    assert any("you may not list PersistentVolumeClaims" in text for text in answer["warnings"])
+    assert "its volume cannot shrink" in answer["kept"][0]["message"]
+
+
+def test_a_volume_that_grows_before_the_answer_is_no_surprise(
+    world: World,
+    server: Server,
+    kubeconfig: Callable[..., str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Slow(Person):
+        def readline(self, *_: Any) -> str:
+            claim = world.objects[Ref("PersistentVolumeClaim", "cos-redis-data-0")]
+            claim["spec"]["resources"]["requests"]["storage"] = "3Gi"
+            return "y\n"
+
+    monkeypatch.setattr("sys.stdin", Slow())
+    assert app.run(["rollback", "--to", "1", "--kubeconfig", kubeconfig()]) == 1
+    assert "volumes of CosStack cos have grown meanwhile: look again" in capsys.readouterr().err
+    assert not server.written
 
 
 def asked_within(server: Server, method: str, seconds: float = 60) -> None:
