@@ -11,9 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cos_operator.cli.errors import CliError, Interrupted, explain, one_line
+from cos_operator.cli.errors import CliError, Interrupted, one_line
 from cos_operator.cli.lean import skip_unused
-from cos_operator.kube_errors import KubeError
 
 #: Exit codes besides 0: an error, or a stack that is not Ready; a plan that changes something; an interruption.
 FAILED, INTERRUPTED = 1, 130
@@ -226,8 +225,6 @@ def run(arguments: list[str]) -> int:
 def _words(error: Exception) -> str:
     """What went wrong, and the fix."""
     match error:
-        case KubeError():
-            return explain(error)
         case CliError():
             return str(error)
         case typer.TyperException():

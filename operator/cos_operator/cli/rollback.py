@@ -52,7 +52,7 @@ class _Proposal(NamedTuple):
 
 
 def rollback(target: Target, to: int | None, *, yes: bool, as_json: bool) -> int:
-    """Propose, ask, write. Raises `CliError`, and `KubeError`.
+    """Propose, ask, write. Raises `CliError`.
 
     The question is asked outside of any event loop, which would keep the first Ctrl-C for itself.
     """

@@ -53,7 +53,7 @@ def test_kubectl_finds_the_plugin_by_its_name() -> None:
         (["plan"], "Missing option"),
         (["rollback", "--to", "x"], "Invalid value for '--to'"),
         (["status", "-o", "xml"], "Invalid value for '--output'"),
-        (["status", "--kubeconfig", "/nowhere"], "no usable kubeconfig"),
+        (["status", "--kubeconfig", "/nowhere"], "kubeconfig /nowhere does not exist"),
         (["rollback", "-o", "json"], "add --yes"),
         (["plan", "-f", "/nowhere"], "cannot read /nowhere"),
         (["diff", "a", "b"], "FROM and TO being numbers"),
