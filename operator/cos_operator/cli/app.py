@@ -19,13 +19,12 @@ FAILED, INTERRUPTED = 1, 130
 
 app = typer.Typer(
     help="Look at CosStacks and change them. Exit code 1 is an error, for every command.",
-    no_args_is_help=True,
     add_completion=False,
     # A traceback with local variables could show a Secret.
     pretty_exceptions_enable=False,
     # Plain help: no boxes, and half the time to start.
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 
 
@@ -36,16 +35,24 @@ class Format(StrEnum):
     JSON = "json"
 
 
-Name = Annotated[str, typer.Argument(help="The stack; may be left out if the namespace has only one.")]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="The stack; may be left out if the namespace has only one.")
+]
 Namespace = Annotated[
     str | None,
-    typer.Option("--namespace", "-n", help="Namespace; default: that of the kubeconfig's context."),
+    typer.Option(
+        "--namespace", "-n", metavar="NAME", help="Namespace; default: that of the kubeconfig's context."
+    ),
 ]
 Kubeconfig = Annotated[
-    str | None, typer.Option(help="Path of a kubeconfig; default: $KUBECONFIG or ~/.kube/config.")
+    str | None,
+    typer.Option(metavar="FILE", help="Path of a kubeconfig; default: $KUBECONFIG or ~/.kube/config."),
 ]
-Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig; default: its current one.")]
-Output = Annotated[Format, typer.Option("--output", "-o", help="Format of the answer.")]
+Context = Annotated[
+    str | None,
+    typer.Option("--context", metavar="NAME", help="Context of the kubeconfig; default: its current one."),
+]
+Output = Annotated[Format, typer.Option("--output", "-o", metavar="human|json", help="Format of the answer.")]
 
 
 @app.callback()
@@ -53,7 +60,7 @@ def _options(
     context: typer.Context,
     namespace: Namespace = None,
     kubeconfig: Kubeconfig = None,
-    context_name: Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig.")] = None,
+    context_name: Context = None,
 ) -> None:
     # As with kubectl, these may stand before the command too.
     given = {"namespace": namespace, "kubeconfig": kubeconfig, "context": context_name}
@@ -61,12 +68,14 @@ def _options(
     context.default_map = dict.fromkeys(COMMANDS, defaults)
 
 
-@app.command()
+@app.command(short_help="Show what runs, what waits, and for what.")
 def status(
     name: Name = "",
     *,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow until it is Ready.")] = False,
-    timeout: Annotated[float, typer.Option(min=0, help="Seconds that --watch waits at most.")] = 600,
+    timeout: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="How long --watch waits at most.")
+    ] = 600,
     output: Output = Format.HUMAN,
     namespace: Namespace = None,
     kubeconfig: Kubeconfig = None,
@@ -80,7 +89,7 @@ def status(
     _run(conduct.status(target, as_json=output is Format.JSON, watch=timeout if watch else None))
 
 
-@app.command()
+@app.command(short_help="List the revisions of a stack.")
 def history(
     name: Name = "",
     *,
@@ -97,9 +106,15 @@ def history(
     _run(change.history(target, as_json=output is Format.JSON))
 
 
-@app.command()
+@app.command(short_help="Compare the specs of two revisions.")
 def diff(
-    words: Annotated[list[str] | None, typer.Argument(metavar="[NAME] [FROM] [TO]")] = None,
+    name: Name = "",
+    start: Annotated[
+        str, typer.Argument(metavar="FROM", help="Number of a revision; default: the last but one.")
+    ] = "",
+    end: Annotated[
+        str, typer.Argument(metavar="TO", help="Number of a revision; default: the present one.")
+    ] = "",
     *,
     output: Output = Format.HUMAN,
     namespace: Namespace = None,
@@ -110,17 +125,20 @@ def diff(
     from cos_operator.cli import change  # noqa: PLC0415 - the core takes long to import
     from cos_operator.cli.session import Target  # noqa: PLC0415 - likewise
 
-    name, start, end = change.revisions_in(words or [])
-    target = Target(kubeconfig, context, namespace, name)
-    _run(change.diff(target, start, end, as_json=output is Format.JSON))
+    # The name may be left out: what stands in its place is a number then.
+    stack, first, second = change.revisions_in([word for word in (name, start, end) if word])
+    target = Target(kubeconfig, context, namespace, stack)
+    _run(change.diff(target, first, second, as_json=output is Format.JSON))
 
 
-@app.command()
+@app.command(short_help="Write the spec of an earlier revision back.")
 def rollback(
     name: Name = "",
     *,
-    to: Annotated[int | None, typer.Option(help="Number of the revision; default: the one before.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    to: Annotated[
+        int | None, typer.Option(metavar="NUMBER", help="Revision to go back to; default: the one before.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before it is written.")] = False,
     output: Output = Format.HUMAN,
     namespace: Namespace = None,
     kubeconfig: Kubeconfig = None,
@@ -136,11 +154,13 @@ def rollback(
     raise typer.Exit(roll_back(target, to, yes=yes, as_json=output is Format.JSON))
 
 
-@app.command()
+@app.command(short_help="Show what applying a manifest would do.")
 def plan(
-    name: Annotated[str, typer.Argument(help="The stack, if the manifest has several.")] = "",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The stack, if the manifest has several.")] = "",
     *,
-    filename: Annotated[str, typer.Option("--filename", "-f", help="Manifest; - is standard input.")],
+    filename: Annotated[
+        str, typer.Option("--filename", "-f", metavar="FILE", help="Manifest; - is standard input.")
+    ],
     output: Output = Format.HUMAN,
     namespace: Namespace = None,
     kubeconfig: Kubeconfig = None,
@@ -157,7 +177,7 @@ def plan(
     _run(planning.plan(target, filename, as_json=output is Format.JSON))
 
 
-@app.command()
+@app.command(short_help="Keep the operator from changing anything.")
 def pause(
     name: Name = "",
     *,
@@ -170,7 +190,7 @@ def pause(
     _set_paused(Format.JSON is output, name, namespace, kubeconfig, context, paused=True)
 
 
-@app.command()
+@app.command(short_help="Let the operator change things again.")
 def resume(
     name: Name = "",
     *,
@@ -183,7 +203,7 @@ def resume(
     _set_paused(Format.JSON is output, name, namespace, kubeconfig, context, paused=False)
 
 
-@app.command()
+@app.command(short_help="Print the version of this plugin.")
 def version() -> None:
     """Print the version of this plugin, which should be that of the operator."""
     typer.echo(installed("cos-operator"))
@@ -203,9 +223,9 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """The exit code of a command line."""
+    """The exit code of a command line; without words it is the help."""
     try:
-        code = int(app(arguments, prog_name="kubectl cos", standalone_mode=False) or 0)
+        code = int(app(arguments or ["--help"], prog_name="kubectl cos", standalone_mode=False) or 0)
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Interrupted as error:
@@ -229,7 +249,10 @@ def _words(error: Exception) -> str:
             return str(error)
         case typer.TyperException():
             # An unknown option, say. Its own exit code is 2, which is that of a plan that changes something.
-            return f"{error.format_message()} (see: kubectl cos --help)"
+            context = getattr(error, "ctx", None)
+            return (
+                f"{error.format_message()} (see: {context.command_path if context else 'kubectl cos'} --help)"
+            )
     return f"unexpected {type(error).__name__}: {error}: please report it, with what COS_TRACEBACK=1 adds"
 
 
