@@ -1,6 +1,7 @@
 """The Kubernetes API as the operator uses it: JSON objects, server-side apply, finite timeouts, typed errors.
 
-The one module of the shell that imports the Kubernetes client. Errors, see `kube_errors`:
+The only modules of the shell that import the Kubernetes client are this one and what it is made of: `kube_login` and
+`kube_transport`. Errors, see `kube_errors`:
 
     KubeError
     ├── CredentialsError, Unauthorized, NotFound
@@ -13,23 +14,17 @@ The one module of the shell that imports the Kubernetes client. Errors, see `kub
 from __future__ import annotations
 
 import json
-import os
-import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from importlib.metadata import version
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import aiohttp
-from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import ApiClient, Configuration
-from kubernetes.aio.client.rest import RESTClientObject
-from kubernetes.aio.config.incluster_config import SERVICE_HOST_ENV_NAME, SERVICE_TOKEN_FILENAME
 
 from cos_controllers.names import MANAGER
 from cos_operator import metrics
@@ -57,6 +52,8 @@ from cos_operator.kube_kinds import (
     collection_path,
     object_path,
 )
+from cos_operator.kube_login import log_in
+from cos_operator.kube_transport import RestClient, said, unreachable
 from cos_operator.writes import Writes
 
 __all__ = [
@@ -132,29 +129,6 @@ class _Http:
     accept: str = "application/json"
 
 
-class _RestClient(RESTClientObject):
-    """With connections that the kernel ends when what they sent stays unacknowledged for `seconds`.
-
-    Without it a cut network delivers a request minutes later, when it is mended, though nobody waits for it any more
-    and the process that sent it is frozen or gone.
-    """
-
-    def __init__(self, configuration: Configuration, seconds: float) -> None:
-        super().__init__(configuration)
-        self._unacknowledged_limit = round(1000 * seconds)
-
-    def _create_connector(self) -> aiohttp.TCPConnector:
-        return aiohttp.TCPConnector(
-            limit=self.maxsize, ssl=self.ssl_context, socket_factory=self._create_socket
-        )
-
-    def _create_socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
-        family, kind, protocol, *_ = address
-        created = socket.socket(family, kind, protocol)
-        created.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._unacknowledged_limit)
-        return created
-
-
 class Kube:
     """Client of one API server: ``async with Kube.connect() as kube``.
 
@@ -174,6 +148,8 @@ class Kube:
         self._kubeconfig = kubeconfig
         self._context = context
         self._namespace = ""
+        #: Where the credentials are from, in words.
+        self.origin = ""
         self._read_timeout = read_timeout
         self.write_timeout = write_timeout
         self.manager = manager
@@ -194,22 +170,23 @@ class Kube:
     ) -> Self:
         """A client that opens on ``async with``, without a request. Timeouts are seconds.
 
-        Credentials: `kubeconfig`, a path (`context` or its current one); without it the pod's service account,
-        if there is one; else $KUBECONFIG or ~/.kube/config. Tokens are re-read. Entering raises
-        `CredentialsError`.
+        Credentials: `kubeconfig`, a path or several as in $KUBECONFIG (`context` or its current one); without it
+        the pod's service account, if there is one; else $KUBECONFIG or ~/.kube/config. Tokens are re-read. Entering
+        raises `CredentialsError`.
         """
         return cls(kubeconfig, context, read_timeout, write_timeout, manager)
 
     async def __aenter__(self) -> Self:
-        configuration = await self._load_configuration()
+        configuration = await self._log_in()
         configuration.connection_pool_maxsize = _MAX_CONNECTIONS
         # Proxies come from the kubeconfig alone: a proxy variable for something else must not capture this.
         configuration.client_session_kwargs = {"trust_env": False}
         try:
             self._api = ApiClient(configuration)
-            self._api.rest_client = _RestClient(configuration, self.write_timeout)
+            self._api.rest_client = RestClient(configuration, self.write_timeout)
         except (OSError, ValueError) as error:
-            raise CredentialsError(Request("use", "credentials"), str(error)) from error
+            text = f"{self.origin}: its certificates or addresses cannot be used: {said(error)}"
+            raise CredentialsError(Request("use", "credentials"), text) from error
         self._api.user_agent = f"{self.manager}/{version('cos-operator')}"
         return self
 
@@ -359,24 +336,8 @@ class Kube:
         trial = (("dryRun", "All"), ("fieldValidation", "Strict")) if dry_run else ()
         return (("fieldManager", self.manager), *trial)
 
-    async def _load_configuration(self) -> Configuration:
-        configuration = Configuration()
-        try:
-            if self._kubeconfig is None and _has_service_account():
-                kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-                self._namespace = _service_account_namespace()
-            else:
-                loader = await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
-                    config_file=self._kubeconfig,
-                    context=self._context,
-                    client_configuration=configuration,
-                    # Refreshed tokens are not for us to write into the user's file.
-                    persist_config=False,
-                )
-                self._namespace = str(loader.current_context["context"].get("namespace") or "")
-        except (kube_config.ConfigException, OSError, ValueError, TypeError, AttributeError) as error:
-            source = self._kubeconfig or "$KUBECONFIG, ~/.kube/config or the pod's service account"
-            raise CredentialsError(Request("read", "credentials"), f"{source}: {error}") from error
+    async def _log_in(self) -> Configuration:
+        configuration, self._namespace, self.origin = await log_in(self._kubeconfig, self._context)
         self._logged_in_at = time.monotonic()
         return configuration
 
@@ -406,7 +367,7 @@ class Kube:
             if login == self._logged_in_at:
                 if time.monotonic() - login < _RELOGIN_INTERVAL:
                     raise
-                fresh = await self._load_configuration()
+                fresh = await self._log_in()
                 self._client.configuration.api_key = fresh.api_key
                 self._client.configuration.refresh_api_key_hook = fresh.refresh_api_key_hook
         return await self._guarded(request, http)
@@ -447,7 +408,7 @@ class Kube:
         except TimeoutError as error:
             raise Unavailable(request, f"no answer from {self._host} within its time limit") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise Unavailable(request, f"{self._host}: {str(error) or type(error).__name__}") from error
+            raise unreachable(request, self._host, error) from error
         finally:
             metrics.API_SECONDS.labels(request.verb, request.kind).observe(time.monotonic() - started)
             metrics.API_REQUESTS.labels(request.verb, request.kind, str(code or "unreachable")).inc()
@@ -458,15 +419,6 @@ class Kube:
     @property
     def _host(self) -> str:
         return str(self._client.configuration.host)
-
-
-def _has_service_account() -> bool:
-    return SERVICE_HOST_ENV_NAME in os.environ and Path(SERVICE_TOKEN_FILENAME).exists()
-
-
-def _service_account_namespace() -> str:
-    path = Path(SERVICE_TOKEN_FILENAME).with_name("namespace")
-    return path.read_text().strip() if path.exists() else ""
 
 
 def _request_of(verb: str, obj: Manifest) -> Request:

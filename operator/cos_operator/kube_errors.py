@@ -54,6 +54,9 @@ class KubeError(Exception):
 
     explains_itself = True
 
+    #: What a person can do about it, where the kind of error does not tell.
+    remedy = ""
+
     def __init__(self, request: Request, message: str, *, code: int | None = None, reason: str = "") -> None:
         self.request = request
         self.code = code

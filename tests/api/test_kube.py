@@ -235,7 +235,7 @@ async def test_the_pods_service_account_is_used_and_its_token_read_again(
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(address.port))
     monkeypatch.setattr("kubernetes.aio.config.incluster_config.SERVICE_TOKEN_FILENAME", str(token))
     monkeypatch.setattr("kubernetes.aio.config.incluster_config.SERVICE_CERT_FILENAME", str(ca))
-    monkeypatch.setattr("cos_operator.kube.SERVICE_TOKEN_FILENAME", str(token))
+    monkeypatch.setattr("cos_operator.kube_login.SERVICE_TOKEN_FILENAME", str(token))
     monkeypatch.setattr("cos_operator.kube._RELOGIN_INTERVAL", 0.0)
     async with Kube.connect() as client:
         with pytest.raises(Unauthorized):

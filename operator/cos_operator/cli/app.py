@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import Coroutine
@@ -12,22 +11,20 @@ from typing import Annotated, Any
 
 import typer
 
-from cos_operator.cli.errors import CliError, explain, one_line
+from cos_operator.cli.errors import CliError, Interrupted, one_line
 from cos_operator.cli.lean import skip_unused
-from cos_operator.kube_errors import KubeError
 
 #: Exit codes besides 0: an error, or a stack that is not Ready; a plan that changes something; an interruption.
 FAILED, INTERRUPTED = 1, 130
 
 app = typer.Typer(
     help="Look at CosStacks and change them. Exit code 1 is an error, for every command.",
-    no_args_is_help=True,
     add_completion=False,
     # A traceback with local variables could show a Secret.
     pretty_exceptions_enable=False,
     # Plain help: no boxes, and half the time to start.
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 
 
@@ -38,16 +35,24 @@ class Format(StrEnum):
     JSON = "json"
 
 
-Name = Annotated[str, typer.Argument(help="The stack; may be left out if the namespace has only one.")]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="The stack; may be left out if the namespace has only one.")
+]
 Namespace = Annotated[
     str | None,
-    typer.Option("--namespace", "-n", help="Namespace; default: that of the kubeconfig's context."),
+    typer.Option(
+        "--namespace", "-n", metavar="NAME", help="Namespace; default: that of the kubeconfig's context."
+    ),
 ]
 Kubeconfig = Annotated[
-    str | None, typer.Option(help="Path of a kubeconfig; default: $KUBECONFIG or ~/.kube/config.")
+    str | None,
+    typer.Option(metavar="FILE", help="Path of a kubeconfig; default: $KUBECONFIG or ~/.kube/config."),
 ]
-Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig; default: its current one.")]
-Output = Annotated[Format, typer.Option("--output", "-o", help="Format of the answer.")]
+Context = Annotated[
+    str | None,
+    typer.Option("--context", metavar="NAME", help="Context of the kubeconfig; default: its current one."),
+]
+Output = Annotated[Format, typer.Option("--output", "-o", metavar="human|json", help="Format of the answer.")]
 
 
 @app.callback()
@@ -55,7 +60,7 @@ def _options(
     context: typer.Context,
     namespace: Namespace = None,
     kubeconfig: Kubeconfig = None,
-    context_name: Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig.")] = None,
+    context_name: Context = None,
 ) -> None:
     # As with kubectl, these may stand before the command too.
     given = {"namespace": namespace, "kubeconfig": kubeconfig, "context": context_name}
@@ -63,12 +68,14 @@ def _options(
     context.default_map = dict.fromkeys(COMMANDS, defaults)
 
 
-@app.command()
+@app.command(short_help="Show what runs, what waits, and for what.")
 def status(
     name: Name = "",
     *,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow until it is Ready.")] = False,
-    timeout: Annotated[float, typer.Option(min=0, help="Seconds that --watch waits at most.")] = 600,
+    timeout: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="How long --watch waits at most.")
+    ] = 600,
     output: Output = Format.HUMAN,
     namespace: Namespace = None,
     kubeconfig: Kubeconfig = None,
@@ -82,7 +89,7 @@ def status(
     _run(conduct.status(target, as_json=output is Format.JSON, watch=timeout if watch else None))
 
 
-@app.command()
+@app.command(short_help="List the revisions of a stack.")
 def history(
     name: Name = "",
     *,
@@ -99,9 +106,15 @@ def history(
     _run(change.history(target, as_json=output is Format.JSON))
 
 
-@app.command()
+@app.command(short_help="Compare the specs of two revisions.")
 def diff(
-    words: Annotated[list[str] | None, typer.Argument(metavar="[NAME] [FROM] [TO]")] = None,
+    name: Name = "",
+    start: Annotated[
+        str, typer.Argument(metavar="FROM", help="Number of a revision; default: the last but one.")
+    ] = "",
+    end: Annotated[
+        str, typer.Argument(metavar="TO", help="Number of a revision; default: the present one.")
+    ] = "",
     *,
     output: Output = Format.HUMAN,
     namespace: Namespace = None,
@@ -112,37 +125,42 @@ def diff(
     from cos_operator.cli import change  # noqa: PLC0415 - the core takes long to import
     from cos_operator.cli.session import Target  # noqa: PLC0415 - likewise
 
-    name, start, end = change.revisions_in(words or [])
-    target = Target(kubeconfig, context, namespace, name)
-    _run(change.diff(target, start, end, as_json=output is Format.JSON))
+    # The name may be left out: what stands in its place is a number then.
+    stack, first, second = change.revisions_in([word for word in (name, start, end) if word])
+    target = Target(kubeconfig, context, namespace, stack)
+    _run(change.diff(target, first, second, as_json=output is Format.JSON))
 
 
-@app.command()
+@app.command(short_help="Write the spec of an earlier revision back.")
 def rollback(
     name: Name = "",
     *,
-    to: Annotated[int | None, typer.Option(help="Number of the revision; default: the one before.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    to: Annotated[
+        int | None, typer.Option(metavar="NUMBER", help="Revision to go back to; default: the one before.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before it is written.")] = False,
     output: Output = Format.HUMAN,
     namespace: Namespace = None,
     kubeconfig: Kubeconfig = None,
     context: Context = None,
 ) -> None:
     """Write the spec of an earlier revision back, after showing what that changes."""
-    from cos_operator.cli import change  # noqa: PLC0415 - the core takes long to import
+    from cos_operator.cli.rollback import rollback as roll_back  # noqa: PLC0415 - the core takes long to import
     from cos_operator.cli.session import Target  # noqa: PLC0415 - likewise
 
     if output is Format.JSON and not yes:
         raise CliError("with --output json nobody is asked: add --yes")
     target = Target(kubeconfig, context, namespace, name)
-    _run(change.rollback(target, to, yes=yes, as_json=output is Format.JSON))
+    raise typer.Exit(roll_back(target, to, yes=yes, as_json=output is Format.JSON))
 
 
-@app.command()
+@app.command(short_help="Show what applying a manifest would do.")
 def plan(
-    name: Annotated[str, typer.Argument(help="The stack, if the manifest has several.")] = "",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The stack, if the manifest has several.")] = "",
     *,
-    filename: Annotated[str, typer.Option("--filename", "-f", help="Manifest; - is standard input.")],
+    filename: Annotated[
+        str, typer.Option("--filename", "-f", metavar="FILE", help="Manifest; - is standard input.")
+    ],
     output: Output = Format.HUMAN,
     namespace: Namespace = None,
     kubeconfig: Kubeconfig = None,
@@ -159,7 +177,7 @@ def plan(
     _run(planning.plan(target, filename, as_json=output is Format.JSON))
 
 
-@app.command()
+@app.command(short_help="Keep the operator from changing anything.")
 def pause(
     name: Name = "",
     *,
@@ -172,7 +190,7 @@ def pause(
     _set_paused(Format.JSON is output, name, namespace, kubeconfig, context, paused=True)
 
 
-@app.command()
+@app.command(short_help="Let the operator change things again.")
 def resume(
     name: Name = "",
     *,
@@ -185,7 +203,7 @@ def resume(
     _set_paused(Format.JSON is output, name, namespace, kubeconfig, context, paused=False)
 
 
-@app.command()
+@app.command(short_help="Print the version of this plugin.")
 def version() -> None:
     """Print the version of this plugin, which should be that of the operator."""
     typer.echo(installed("cos-operator"))
@@ -205,11 +223,13 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """The exit code of a command line."""
+    """The exit code of a command line; without words it is the help."""
     try:
-        return int(app(arguments, prog_name="kubectl cos", standalone_mode=False) or 0)
-    except (KeyboardInterrupt, typer.Abort):
-        return INTERRUPTED
+        code = int(app(arguments or ["--help"], prog_name="kubectl cos", standalone_mode=False) or 0)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except Interrupted as error:
+        return _interrupted(f"interrupted: {error}")
     except BrokenPipeError:
         # The reader has seen enough. Python must not complain once more when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -218,24 +238,35 @@ def run(arguments: list[str]) -> int:
         if os.environ.get("COS_TRACEBACK"):
             raise
         return _failed(_words(error))
+    # Typer makes this code of a Ctrl-C.
+    return _interrupted("interrupted") if code == INTERRUPTED else code
 
 
 def _words(error: Exception) -> str:
     """What went wrong, and the fix."""
     match error:
-        case KubeError():
-            return explain(error)
         case CliError():
             return str(error)
         case typer.TyperException():
             # An unknown option, say. Its own exit code is 2, which is that of a plan that changes something.
-            return f"{error.format_message()} (see: kubectl cos --help)"
+            context = getattr(error, "ctx", None)
+            return (
+                f"{error.format_message()} (see: {context.command_path if context else 'kubectl cos'} --help)"
+            )
     return f"unexpected {type(error).__name__}: {error}: please report it, with what COS_TRACEBACK=1 adds"
 
 
 def _failed(text: str) -> int:
     sys.stderr.write(f"kubectl cos: {one_line(text)}\n")
     return FAILED
+
+
+def _interrupted(text: str) -> int:
+    if sys.stderr.isatty():
+        # It shows a ^C where the cursor was.
+        sys.stderr.write("\n")
+    _failed(text)
+    return INTERRUPTED
 
 
 def _set_paused(
@@ -255,4 +286,6 @@ def _set_paused(
 
 
 def _run(command: Coroutine[Any, Any, int]) -> None:
-    raise typer.Exit(asyncio.run(command))
+    from cos_operator.cli.loop import run as run_loop  # noqa: PLC0415 - the help needs none
+
+    raise typer.Exit(run_loop(command))

@@ -15,7 +15,7 @@ from cos_operator.cli.errors import CliError, one_line
 from cos_operator.cli.ownership import applier_of, last_applied
 from cos_operator.cli.preview import Preview, preview, preview_data, preview_lines
 from cos_operator.cli.reading import Reader, read_snapshot
-from cos_operator.cli.session import Target, connected, replace_spec
+from cos_operator.cli.session import Target, connected, replace_spec, unknown_kind
 from cos_operator.kube import Conflict, Forbidden, Invalid, NotFound
 
 UNCHANGED, REFUSED, CHANGED = 0, 1, 2
@@ -91,7 +91,7 @@ async def _dry_run(reader: Reader, live: Manifest | None, manifest: Manifest) ->
         if f'namespaces "{metadata["namespace"]}"' in error.message:
             text = f"namespace {metadata['namespace']} does not exist: kubectl create namespace {metadata['namespace']}"
             raise CliError(text) from error
-        raise CliError("this cluster does not know CosStack: install the operator first") from error
+        raise CliError(unknown_kind(reader)) from error
     except Invalid as error:
         return _Trial(None, f"refused by the API server: {one_line(error.message)}", tuple(notes))
     except Forbidden as error:

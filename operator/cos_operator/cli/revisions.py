@@ -18,6 +18,7 @@ from cos_operator.cli import Manifest
 from cos_operator.cli.documents import spec_diff
 from cos_operator.cli.errors import CliError, one_line
 from cos_operator.cli.output import BAD, GOOD, Line, Span, age, table
+from cos_operator.cli.volumes import components_of
 
 
 @dataclass(frozen=True)
@@ -113,16 +114,10 @@ def _changes(revisions: Sequence[Revision]) -> list[list[str]]:
     """
     found = [sorted(revisions[0].components) if revisions[0].number == 1 else []]
     for earlier, later in pairwise(revisions):
-        before, after = _parts(earlier.spec), _parts(later.spec)
+        before, after = components_of(earlier.spec), components_of(later.spec)
         names = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
         found.append([name if name in after else f"{name} removed" for name in names])
     return found
-
-
-def _parts(spec: Manifest) -> Manifest:
-    """The spec by component; what is empty is as if it were not there."""
-    parts = {key: value for key, value in spec.items() if key != "postgres" and value}
-    return parts | {f"postgres-{item['name']}": item for item in spec.get("postgres") or ()}
 
 
 def compare(past: Past, start: int | None, end: int | None) -> tuple[Revision, Revision, list[str]]:

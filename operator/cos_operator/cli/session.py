@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cos_operator.cli import Manifest
-from cos_operator.cli.errors import CliError
-from cos_operator.kube import Conflict, Forbidden, Kube, NotFound
-from cos_operator.kube_errors import CredentialsError, Request
+from cos_operator.cli.errors import CliError, explain
+from cos_operator.kube import Conflict, Forbidden, Kube, KubeError, NotFound
 
 #: Field manager of what a person changes by this command.
 FIELD_MANAGER = "kubectl-cos"
@@ -38,7 +37,7 @@ class Target:
 
 @asynccontextmanager
 async def connected(target: Target, client: type[K]) -> AsyncIterator[tuple[K, str]]:
-    """An open client and the namespace that is meant. Raises `KubeError`."""
+    """An open client and the namespace that is meant. What the API answers instead is a `CliError` at the end."""
     source = target.kubeconfig or os.environ.get("KUBECONFIG") or None
     if source is None and (own := Path.home() / ".kube/config").exists():
         source = str(own)
@@ -50,15 +49,23 @@ async def connected(target: Target, client: type[K]) -> AsyncIterator[tuple[K, s
         manager=FIELD_MANAGER,
     )
     try:
+        await _enter(kube)
+        try:
+            yield kube, target.namespace or kube.namespace
+        finally:
+            await kube.__aexit__(None, None, None)
+    except KubeError as error:
+        raise CliError(explain(error, kube.origin)) from error
+
+
+async def _enter(kube: Kube) -> None:
+    try:
         async with asyncio.timeout(_LOGIN_SECONDS):
             await kube.__aenter__()
     except TimeoutError as error:
-        request = Request("read", "credentials")
-        raise CredentialsError(request, f"the login took more than {_LOGIN_SECONDS:g} s") from error
-    try:
-        yield kube, target.namespace or kube.namespace
-    finally:
-        await kube.__aexit__(None, None, None)
+        raise CliError(
+            f"the login took more than {_LOGIN_SECONDS:g} s: log in first, then try again"
+        ) from error
 
 
 async def find(kube: Kube, namespace: str, name: str) -> Manifest:
@@ -68,9 +75,7 @@ async def find(kube: Kube, namespace: str, name: str) -> Manifest:
     try:
         stacks = await kube.list("CosStack", namespace)
     except NotFound as error:
-        raise CliError(
-            "this cluster does not know CosStack: install the operator first, or use another --context"
-        ) from error
+        raise CliError(unknown_kind(kube)) from error
     except Forbidden:
         if not name:
             raise
@@ -84,6 +89,11 @@ async def find(kube: Kube, namespace: str, name: str) -> Manifest:
     if names:
         raise CliError(f"namespace {namespace} has several stacks: name one of {names}")
     raise CliError(f"no CosStack in namespace {namespace}: try another --namespace")
+
+
+def unknown_kind(kube: Kube) -> str:
+    """What a 404 for all stacks means."""
+    return f"this cluster does not know CosStack: install the operator first, or use another --context ({kube.origin})"
 
 
 async def replace_spec(kube: Kube, stack: Manifest, changed: Manifest, *, dry_run: bool = False) -> Manifest:

@@ -45,15 +45,46 @@ def test_kubectl_finds_the_plugin_by_its_name() -> None:
     assert getattr(import_module(module), function) is app.main
 
 
+def helped(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    assert app.run([*arguments]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert "\x1b" not in said.out
+    return said.out.splitlines()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("command", ["", *app.COMMANDS])
+def test_help_fits_the_terminal_and_cuts_no_sentence(
+    command: str, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = helped(capsys, *filter(None, [command]), "--help")
+    assert max(map(len, lines)) <= width
+    assert not [line for line in lines if "..." in line.removesuffix("COMMAND [ARGS]...")]
+    # Values have names, not types.
+    assert not [line for line in lines if line.lstrip().startswith("-") and "<" in line]
+    if width == 120 and command != "version":
+        assert any(line.endswith("default: $KUBECONFIG or ~/.kube/config.") for line in lines)
+
+
+def test_no_words_at_all_are_a_question_for_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert helped(capsys) == helped(capsys, "--help")
+
+
+def test_the_help_of_diff_says_what_may_be_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert helped(capsys, "diff", "--help")[0] == "Usage: kubectl cos diff [OPTIONS] [NAME] [FROM] [TO]"
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["status", "--bogus"], "No such option: --bogus"),
+        (["status", "--bogus"], "No such option: --bogus (see: kubectl cos status --help)"),
         (["stauts"], "No such command"),
         (["plan"], "Missing option"),
         (["rollback", "--to", "x"], "Invalid value for '--to'"),
         (["status", "-o", "xml"], "Invalid value for '--output'"),
-        (["status", "--kubeconfig", "/nowhere"], "no usable kubeconfig"),
+        (["status", "--kubeconfig", "/nowhere"], "kubeconfig /nowhere does not exist"),
         (["rollback", "-o", "json"], "add --yes"),
         (["plan", "-f", "/nowhere"], "cannot read /nowhere"),
         (["diff", "a", "b"], "FROM and TO being numbers"),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from stacks import live, lived, past_of, stored
 from world import World
 
 from cos_controllers.history import read_history
@@ -18,7 +19,6 @@ from cos_operator.cli.documents import spec_diff
 from cos_operator.cli.errors import CliError
 from cos_operator.cli.output import plain
 from cos_operator.cli.revisions import (
-    Past,
     compare,
     doubts,
     history_data,
@@ -40,36 +40,6 @@ SPECS: list[dict[str, Any]] = [
     {"redis": {"maxClients": 61}, "traefik": {}},
     {"redis": {"maxClients": 61}, "postgres": [{"name": "prod"}], "images": {"registry": "mirror.example"}},
 ]
-
-
-def live(world: World, spec: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The stack as the API server would show it."""
-    metadata = {"name": "cos", "namespace": "cos", "uid": world.uid, "generation": world.generation}
-    raw = {"apiVersion": "cos.dev/v1alpha1", "kind": "CosStack", "metadata": metadata}
-    return raw | {"spec": spec or world.spec, "status": world.status}
-
-
-def stored(world: World) -> list[dict[str, Any]]:
-    found = []
-    for ref, obj in world.objects.items():
-        if ref.kind == "ControllerRevision":
-            obj["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
-            found.append(obj)
-    return found
-
-
-def lived(*specs: dict[str, Any]) -> World:
-    world = World(specs[0])
-    world.converge()
-    for spec in specs[1:]:
-        world.spec = spec
-        world.generation += 1
-        world.converge()
-    return world
-
-
-def past_of(world: World) -> Past:
-    return read_past(live(world), stored(world))
 
 
 def test_history_tells_what_each_revision_changed_and_which_served() -> None:
