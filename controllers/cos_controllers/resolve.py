@@ -18,6 +18,7 @@ from cos_controllers.components.base import Context, Engine
 from cos_controllers.components.registry import ENGINES
 from cos_controllers.credentials import Credentials, Login, derive_password
 from cos_controllers.history import History, Revision, read_history, spec_of
+from cos_controllers.images import version_of
 from cos_controllers.k8s import Manifest, V1ObjectMeta, V1Secret, manifest
 from cos_controllers.names import admin_secret, child_name, seed_secret, stack_labels
 from cos_controllers.observation import Problem, Ref, Snapshot, ref_of
@@ -186,12 +187,12 @@ def _choose(
         refusal = (
             earlier.message
             if isinstance(earlier, Problem)
-            else engine.may_open(opened_by, earlier.wanted.spec.version)
+            else engine.may_open(opened_by, version_of(earlier.wanted.spec))
         )
         if not isinstance(earlier, Problem) and not refusal:
             return replace(earlier, wanted=replace(earlier.wanted, failure=failure))
         wanted = replace(wanted, no_way_back=Problem(Reason.ROLLBACK_REFUSED, refusal))
-    if refusal := engine.may_open(opened_by, spec.version):
+    if refusal := engine.may_open(opened_by, version_of(spec)):
         wanted = replace(wanted, blocker=Problem(Reason.VERSION_REFUSED, refusal))
     elif component in held and (runs := history.running(component, held[component])):
         running = _as_in(runs, wanted, snapshot)
@@ -215,7 +216,8 @@ def _as_in(revision: Revision, wanted: Wanted, snapshot: Snapshot) -> _Choice | 
     earlier = replace(wanted, revision=revision.components[wanted.component])
     image = _image_that_runs(earlier, snapshot) or revision.good.get(wanted.component) or spec.image
     return _Choice(
-        replace(earlier, spec=spec.model_copy(update={**live, "image": image})),
+        # A digest says nothing of the version.
+        replace(earlier, spec=spec.model_copy(update={**live, "image": image, "version": version_of(spec)})),
         stack.images,
     )
 

@@ -86,7 +86,8 @@ class EngineSpec(ApiModel):
     """What every engine instance has."""
 
     image: Annotated[str, Field(max_length=512)] | None = None
-    """Image (by tag or digest) in place of the one that `version` names."""
+    """Image (by tag or digest) in place of the one that `version` names. Unless its tag is a version of the engine,
+    write in `version` what is in it: what may run on the volume is decided by that."""
     resources: Resources
     """Compute resources of the engine's container."""
     scheduling: Scheduling = Scheduling()

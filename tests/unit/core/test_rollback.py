@@ -434,6 +434,19 @@ def test_the_volume_knows_what_was_started_on_it() -> None:
     assert claim_version(world, "elasticsearch") == "8.19.5"
 
 
+def test_the_volume_knows_what_an_image_started_on_it() -> None:
+    world = good_world(ES)
+    edit(
+        world,
+        {**ES, "elasticsearch": {"version": "8.18.2", "image": "mirror.example.com/elasticsearch:8.19.5"}},
+    )
+    world.converge()
+    assert claim_version(world, "elasticsearch") == "8.19.5"
+    edit(world, ES)
+    world.step()
+    assert world.row("elasticsearch")["reason"] == "VersionRefused"
+
+
 def newer_has_started() -> World:
     """The newer version has opened the volume, and no pass has seen it yet."""
     world = good_world(ES)

@@ -15,7 +15,7 @@ from cos_controllers.api.stack import CosStackSpec
 from cos_controllers.api.status import CosStackStatus, Reason
 from cos_controllers.components.redis import Redis
 from cos_controllers.conditions import refusal, refused_status, unknown_status, with_refusals
-from cos_controllers.images import image_of
+from cos_controllers.images import image_of, version_of
 from cos_controllers.observation import Ref
 from cos_controllers.parsing import InvalidStack, parse_stack
 
@@ -129,3 +129,26 @@ def test_what_is_no_quantity(text: str) -> None:
 )
 def test_every_whole_amount_is_positive(number: int, suffix: str) -> None:
     assert is_positive_quantity(f"{number}{suffix}")
+
+
+@pytest.mark.parametrize(
+    ("image", "declared", "runs"),
+    [
+        (None, "8.0", "8.0"),
+        ("redis:8.2.1", "8.0", "8.2.1"),
+        ("registry.example.com:5000/redis:8.2.1-alpine@sha256:" + "0" * 64, "8.0", "8.2.1"),
+        ("redis:9.0", "8.0", "9.0"),
+        ("redis:8", "8.0", "8.0"),
+        ("redis:1.7", "8.0", "8.0"),
+        ("redis:2026.11.24", "8.0", "8.0"),
+        ("redis:latest", "8.0", "8.0"),
+        ("redis@sha256:" + "0" * 64, "8.0", "8.0"),
+        ("registry.example.com:5000/redis", "8.0", "8.0"),
+    ],
+)
+def test_an_image_does_not_hide_the_version_that_is_in_it(
+    image: str | None, declared: str, runs: str
+) -> None:
+    spec = CosStackSpec.model_validate({"redis": {"version": declared, "image": image}})
+    assert spec.redis
+    assert version_of(spec.redis) == runs
