@@ -29,12 +29,66 @@ def route(name: str = "a", **fields: Any) -> dict[str, Any]:
     return {"name": name, "component": "elasticsearch", **fields}
 
 
+def spread(skew: int, otherwise: str) -> dict[str, Any]:
+    return {"maxSkew": skew, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": otherwise}
+
+
 #: name: (accepted spec, refused spec, the field and words of the refusal)
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
     "name of a Secret": (
         {"redis": {"authSecretRef": {"name": "my.secret-1"}}},
         {"redis": {"authSecretRef": {"name": "a/b"}}},
         ("spec.redis.authSecretRef.name", "must be the name of an object"),
+    ),
+    "label of a pod": (
+        {"redis": {"podMetadata": {"labels": {"example.com/team": "a_b.c-1", "empty": ""}}}},
+        {"redis": {"podMetadata": {"labels": {"team": "a b"}}}},
+        ("spec.redis.podMetadata.labels", "keys and values of labels"),
+    ),
+    "annotation of a pod": (
+        {"redis": {"podMetadata": {"annotations": {"example.com/note": "any words, any signs!"}}}},
+        {"redis": {"podMetadata": {"annotations": {"a note": "x"}}}},
+        ("spec.redis.podMetadata.annotations", "keys of annotations"),
+    ),
+    "node selector": (
+        {"redis": {"scheduling": {"nodeSelector": {"kubernetes.io/os": "linux"}}}},
+        {"redis": {"scheduling": {"nodeSelector": {"-os": "linux"}}}},
+        ("spec.redis.scheduling.nodeSelector", "keys and values of labels"),
+    ),
+    "toleration": (
+        {"redis": {"scheduling": {"tolerations": [{"operator": "Exists"}, {"key": "a", "value": "b"}]}}},
+        {"redis": {"scheduling": {"tolerations": [{"key": "a", "operator": "Exists", "value": "b"}]}}},
+        ("spec.redis.scheduling.tolerations", "Exists, without a value"),
+    ),
+    "toleration of everything by mistake": (
+        {"redis": {"scheduling": {"tolerations": [{"key": "a", "effect": "NoSchedule"}]}}},
+        {"redis": {"scheduling": {"tolerations": [{"value": "b"}]}}},
+        ("spec.redis.scheduling.tolerations", "Equal, with a key"),
+    ),
+    "effect of a toleration": (
+        {"redis": {"scheduling": {"tolerations": [{"key": "a", "effect": "NoExecute"}]}}},
+        {"redis": {"scheduling": {"tolerations": [{"key": "a", "effect": "Never"}]}}},
+        ("spec.redis.scheduling.tolerations", "effect is NoSchedule"),
+    ),
+    "skew": (
+        {"redis": {"scheduling": {"topologySpreadConstraints": [spread(1, "DoNotSchedule")]}}},
+        {"redis": {"scheduling": {"topologySpreadConstraints": [spread(0, "DoNotSchedule")]}}},
+        ("spec.redis.scheduling.topologySpreadConstraints", "maxSkew is 1 or more"),
+    ),
+    "what a spread does when it cannot be": (
+        {"redis": {"scheduling": {"topologySpreadConstraints": [spread(2, "ScheduleAnyway")]}}},
+        {"redis": {"scheduling": {"topologySpreadConstraints": [spread(2, "Perhaps")]}}},
+        ("spec.redis.scheduling.topologySpreadConstraints", "DoNotSchedule or ScheduleAnyway"),
+    ),
+    "priority class": (
+        {"redis": {"scheduling": {"priorityClassName": "system-cluster-critical"}}},
+        {"redis": {"scheduling": {"priorityClassName": "Very High"}}},
+        ("spec.redis.scheduling.priorityClassName", "name of a PriorityClass"),
+    ),
+    "storage class": (
+        {"redis": {"storage": {"size": "1Gi", "storageClassName": "fast.ssd"}}},
+        {"redis": {"storage": {"size": "1Gi", "storageClassName": "fast ssd"}}},
+        ("spec.redis.storage.storageClassName", "name of a StorageClass"),
     ),
     "image": (
         {"redis": {"image": "registry.example.com:5000/cos/redis@sha256:0a1b"}},

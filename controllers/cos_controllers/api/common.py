@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from cos_controllers.api.model import ApiModel, Rule
+from cos_controllers.api.model import ApiModel, Rule, to_camel
 from cos_controllers.api.quantity import Quantity, is_positive_quantity, parse_quantity
 from cos_controllers.k8s import V1Affinity, V1Toleration, V1TopologySpreadConstraint
 
@@ -22,6 +22,9 @@ ObjectName = Annotated[str, Field(min_length=1, max_length=253)]
 
 #: Names of objects (RFC 1123 subdomains).
 _OBJECT_NAME = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+#: Keys and values of labels, as Kubernetes has them; a key of an annotation looks the same.
+_LABEL_KEY = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+_LABEL_VALUE = "^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
 #: What stands before an image's repository, or is one: no scheme, no spaces. Kubelet judges the rest.
 IMAGE_FORM = "^[A-Za-z0-9][-A-Za-z0-9._:/@]*$"
 
@@ -139,6 +142,46 @@ class Storage(ApiModel):
             holds=lambda self: is_positive_quantity(self.size),
             field_path=".size",
         ),
+        Rule(
+            cel=f"!has(self.storageClassName) || self.storageClassName.matches('{_OBJECT_NAME}')",
+            message="storageClassName must be the name of a StorageClass, or be left out",
+            holds=lambda self: (
+                self.storage_class_name is None
+                or re.fullmatch(_OBJECT_NAME, self.storage_class_name) is not None
+            ),
+            field_path=".storageClassName",
+        ),
+    )
+
+
+def _syntax_rule(field: str, *, name: str, values: bool) -> Rule:
+    """Keys, and `values` too, of a map of labels or annotations."""
+
+    def holds(model: ApiModel) -> bool:
+        return all(
+            re.fullmatch(_LABEL_KEY, key) and (not values or re.fullmatch(_LABEL_VALUE, value))
+            for key, value in getattr(model, field).items()
+        )
+
+    wire = to_camel(field)
+    value = f" && self.{wire}[k].matches('{_LABEL_VALUE}')" if values else ""
+    what = "keys and values" if values else "keys"
+    return Rule(
+        cel=f"!has(self.{wire}) || self.{wire}.all(k, k.matches('{_LABEL_KEY}'){value})",
+        message=f"{wire}: {what} of {name} are at most 63 letters, digits, '-', '_' and '.', with a letter or digit at "
+        "both ends; a key may have a prefix such as example.com/",
+        holds=holds,
+        field_path=f".{wire}",
+    )
+
+
+def _is_tolerable(item: V1Toleration) -> bool:
+    if item.effect not in {None, "", "NoSchedule", "PreferNoSchedule", "NoExecute"}:
+        return False
+    return (
+        not item.value
+        if item.operator == "Exists"
+        else item.operator in {None, "", "Equal"} and bool(item.key)
     )
 
 
@@ -158,6 +201,40 @@ class Scheduling(ApiModel):
     """Spread of the pods over zones or nodes."""
     priority_class_name: Annotated[str, Field(max_length=253)] | None = None
     """PriorityClass of the pods."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        _syntax_rule("node_selector", name="labels", values=True),
+        Rule(
+            cel="!has(self.tolerations) || self.tolerations.all(t, "
+            "(!has(t.effect) || t.effect in ['', 'NoSchedule', 'PreferNoSchedule', 'NoExecute']) && "
+            "(has(t.operator) && t.operator == 'Exists' ? !has(t.value) || t.value == '' : "
+            "(!has(t.operator) || t.operator in ['', 'Equal']) && has(t.key) && t.key != ''))",
+            message="tolerations: operator is Equal, with a key, or Exists, without a value; effect is NoSchedule, "
+            "PreferNoSchedule, NoExecute or left out",
+            holds=lambda self: all(map(_is_tolerable, self.tolerations)),
+            field_path=".tolerations",
+        ),
+        Rule(
+            cel="!has(self.topologySpreadConstraints) || self.topologySpreadConstraints.all(c, c.maxSkew > 0 && "
+            "c.whenUnsatisfiable in ['DoNotSchedule', 'ScheduleAnyway'])",
+            message="topologySpreadConstraints: maxSkew is 1 or more; whenUnsatisfiable is DoNotSchedule or "
+            "ScheduleAnyway",
+            holds=lambda self: all(
+                item.max_skew > 0 and item.when_unsatisfiable in {"DoNotSchedule", "ScheduleAnyway"}
+                for item in self.topology_spread_constraints
+            ),
+            field_path=".topologySpreadConstraints",
+        ),
+        Rule(
+            cel=f"!has(self.priorityClassName) || self.priorityClassName.matches('{_OBJECT_NAME}')",
+            message="priorityClassName must be the name of a PriorityClass, or be left out",
+            holds=lambda self: (
+                self.priority_class_name is None
+                or re.fullmatch(_OBJECT_NAME, self.priority_class_name) is not None
+            ),
+            field_path=".priorityClassName",
+        ),
+    )
 
 
 def _owned_rule(field: str, prefixes: tuple[str, ...]) -> Rule:
@@ -184,4 +261,6 @@ class PodMetadata(ApiModel):
     rules: ClassVar[tuple[Rule, ...]] = (
         _owned_rule("labels", ("cos.dev/", "app.kubernetes.io/")),
         _owned_rule("annotations", ("cos.dev/",)),
+        _syntax_rule("labels", name="labels", values=True),
+        _syntax_rule("annotations", name="annotations", values=False),
     )
