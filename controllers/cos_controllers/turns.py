@@ -61,9 +61,9 @@ def take_turns(
             others = [holder for holder in holders if holder != component]
             wait = _wait(wanted, found, others, history, now)
         if wait is None:
-            judged.append(
-                (wanted, replace(found, message="a change is being applied") if found.serving else found)
-            )
+            unwritten = found.reason is Reason.WAITING and not is_written(wanted, snapshot)
+            message = "a change is being applied" if unwritten else found.message
+            judged.append((wanted, replace(found, message=message)))
             if not _is_refused(stack, component):
                 holders.append(component)
             continue

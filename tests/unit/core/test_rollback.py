@@ -343,6 +343,7 @@ def test_a_bad_proxy_is_taken_back_while_the_old_one_serves() -> None:
     run(world, 3)
     assert world.row("traefik")["reason"] == "RolledBack"
     assert world.condition("Available")["status"] == "True"
+    assert f"no image {BAD}" in world.row("traefik")["message"]
     assert world.pods() == pods, "what serves is left alone"
     edit(world, SPEC)
     world.converge()
