@@ -130,9 +130,13 @@ def client_objects(image: str) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def healthy(stack: Cluster) -> Iterator[Cluster]:
-    """The shared stack, Ready before the test and again after it."""
+    """The shared stack, Ready before the test and again after it, also if the test fails halfway."""
     stack.wait_ready("cos", NAMESPACE)
+    before = stack.stack("cos", NAMESPACE)["spec"]
     yield stack
+    after = stack.stack("cos", NAMESPACE)
+    if after["spec"] != before:
+        stack.replace({**after, "spec": before})
     wait_for(
         "the stack is Ready again",
         lambda: stack.condition("cos", NAMESPACE, "Ready").get("status") == "True",
