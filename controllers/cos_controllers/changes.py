@@ -137,8 +137,10 @@ def _applies(resolution: Resolution, snapshot: Snapshot) -> tuple[Apply, ...]:
         if live is None:
             found.append(Apply(obj, force=False))
         elif needs_apply(obj, live):
-            # A volume that may not grow is still the volume that it was.
-            found.append(Apply(obj, vital=ref.kind != "PersistentVolumeClaim"))
+            is_volume = ref.kind == "PersistentVolumeClaim"
+            # A volume that may not grow is still the volume that it was; one that is gone is not made anew, empty.
+            known = {"metadata": obj["metadata"] | {"uid": live["metadata"]["uid"]}} if is_volume else {}
+            found.append(Apply(obj | known, vital=not is_volume))
     return (*found, *_nudges(resolution, snapshot))
 
 

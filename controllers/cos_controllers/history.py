@@ -112,10 +112,14 @@ class History:
     def _with(self, component: str, revision: str | None) -> Iterator[Revision]:
         return (item for item in reversed(self.revisions) if item.components.get(component) == revision)
 
-    def has_halted(self, component: str) -> bool:
-        """Whether the present spec failed on this component: it is not tried on others then."""
-        failure = self.failure(component)
-        return failure is not None and failure.spec == self.current.name
+    def held_back_by(self, component: str) -> str | None:
+        """Another component that did not serve with the spec of which this one's part is still asked for."""
+        part = self.current.components.get(component)
+        tried = {revision.name: revision.components.get(component) for revision in self.revisions}
+        for other, failure in self.current.failed.items():
+            if other != component and tried.get(failure.spec) == part:
+                return other
+        return None
 
     def last_good(self, component: str) -> Revision | None:
         """The newest revision in which a component served, other than what the spec now asks of it."""
@@ -148,8 +152,9 @@ class History:
         return History(tuple(revision if item.name == revision.name else item for item in self.revisions))
 
     def superfluous(self, limit: int) -> tuple[Revision, ...]:
-        """Revisions beyond the newest `limit` earlier ones; those that a component may fall back to are kept."""
+        """Revisions beyond the newest `limit` earlier ones; those that say what to fall back to or what failed stay."""
         needed = {found.name for name in self.current.components if (found := self.last_good(name))}
+        needed |= {failure.spec for failure in self.current.failed.values()}
         earlier = self.revisions[:-1]
         return tuple(
             revision for revision in earlier[: max(len(earlier) - limit, 0)] if revision.name not in needed

@@ -9,6 +9,9 @@ from cos_controllers.api.stack import EngineSpec
 from cos_controllers.components.base import Engine
 from cos_controllers.components.versions import parts
 
+#: A tag that begins with a version: not a commit, nor a date, nor a build number of more digits.
+_VERSION_TAG = re.compile(r"v?(\d{1,3}(?:\.\d{1,3}){0,3})(?:[-_+].*)?")
+
 
 def _without_host(repository: str) -> str:
     """``docker.elastic.co/elasticsearch/elasticsearch`` → ``elasticsearch/elasticsearch``; ``redis`` stays."""
@@ -23,13 +26,13 @@ def version_of(spec: EngineSpec) -> str:
     What may open a volume is decided by it, so an image must not hide what is in it.
     """
     name = (spec.image or "").partition("@")[0].rpartition("/")[2]
-    found = re.match(r"v?\d+(\.\d+)*", name.rpartition(":")[2]) if ":" in name else None
+    found = _VERSION_TAG.fullmatch(name.partition(":")[2])
     if found is None:
         return spec.version
-    tagged, declared = parts(found.group()), parts(spec.version)
+    tagged, declared = parts(found[1]), parts(spec.version)
     if tagged[0] - declared[0] not in {0, 1} or tagged == declared[: len(tagged)]:
         return spec.version
-    return found.group()
+    return found[1]
 
 
 def image_of(engine: Engine, spec: EngineSpec, images: Images) -> str:

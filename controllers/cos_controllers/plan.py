@@ -133,7 +133,7 @@ def decide(stack: CosStack, resolution: Resolution, snapshot: Snapshot, now: dat
     if not paused:
         written = {ref_of(item.obj) for item in recorded.applies} | found.vital
         assessed, deletes = replace_pods(assessed, held, snapshot, written)
-    assessed = with_clocks(stack, assessed, snapshot, history, held, now)
+    assessed = with_clocks(stack, assessed, snapshot, history, now)
     learnt = history if paused else learn(stack, assessed, snapshot, history, now)
     status = build_status(stack, assessed, _retained(resolution, stack, snapshot), learnt, now)
     again = _next_look(stack, assessed, learnt, now)
@@ -154,9 +154,8 @@ def decide(stack: CosStack, resolution: Resolution, snapshot: Snapshot, now: dat
         notices=tuple(
             Notice("Normal", "Restarting", delete.why) for delete in (*found.deletes, *deletes) if delete.why
         ),
-        requeue_after=AT_ONCE
-        if recorded.applies or set(learnt.current.failed) - set(history.current.failed)
-        else again,
+        # What is learnt may be what a change waits for, and its place is not watched.
+        requeue_after=AT_ONCE if recorded.applies or learnt != history else again,
     )
 
 

@@ -179,7 +179,7 @@ def _choose(
     name = child_name(stack.metadata.name, component)
     spec, desired = engine.instances(stack.spec)[component], history.current.components[component]
     claim = current_claim(stack, snapshot, name) if isinstance(spec, StoreSpec) else ""
-    wanted = Wanted(engine, component, name, spec, desired, desired, claim)
+    wanted = Wanted(engine, component, name, spec, version_of(spec), desired, desired, claim)
     opened_by = data_version(claim, snapshot.objects) if claim else ""
     failure, good = history.failure(component), history.last_good(component)
     if failure and good:
@@ -187,17 +187,20 @@ def _choose(
         refusal = (
             earlier.message
             if isinstance(earlier, Problem)
-            else engine.may_open(opened_by, version_of(earlier.wanted.spec))
+            else engine.may_open(opened_by, earlier.wanted.version)
         )
         if not isinstance(earlier, Problem) and not refusal:
             return replace(earlier, wanted=replace(earlier.wanted, failure=failure))
         wanted = replace(wanted, no_way_back=Problem(Reason.ROLLBACK_REFUSED, refusal))
-    if refusal := engine.may_open(opened_by, version_of(spec)):
+    if refusal := engine.may_open(opened_by, wanted.version):
         wanted = replace(wanted, blocker=Problem(Reason.VERSION_REFUSED, refusal))
-    elif component in held and (runs := history.running(component, held[component])):
-        running = _as_in(runs, wanted, snapshot)
-        if not isinstance(running, Problem):
+    elif component in held:
+        runs = history.running(component, held[component])
+        running = _as_in(runs, wanted, snapshot) if runs else None
+        if running and not isinstance(running, Problem):
             return running
+        # Nobody knows how it was rendered: it is left as it is.
+        wanted = replace(wanted, blocker=Problem(Reason.WAITING, "a change waits for its turn"))
     return _Choice(wanted, stack.spec.images)
 
 
@@ -213,11 +216,10 @@ def _as_in(revision: Revision, wanted: Wanted, snapshot: Snapshot) -> _Choice | 
         )
     spec = wanted.engine.instances(stack)[wanted.component]
     live = {field: getattr(wanted.spec, field) for field in spec.live_fields}
-    earlier = replace(wanted, revision=revision.components[wanted.component])
+    earlier = replace(wanted, revision=revision.components[wanted.component], version=version_of(spec))
     image = _image_that_runs(earlier, snapshot) or revision.good.get(wanted.component) or spec.image
     return _Choice(
-        # A digest says nothing of the version.
-        replace(earlier, spec=spec.model_copy(update={**live, "image": image, "version": version_of(spec)})),
+        replace(earlier, spec=spec.model_copy(update={**live, "image": image})),
         stack.images,
     )
 
@@ -252,6 +254,7 @@ def _resolve_one(stack: CosStack, snapshot: Snapshot, choice: _Choice, seed: str
         component=wanted.component,
         namespace=stack.metadata.namespace,
         spec=spec,
+        version=wanted.version,
         stack=stack.spec.model_copy(update={"images": choice.images}),
         stack_name=stack.metadata.name,
         credentials=credentials,

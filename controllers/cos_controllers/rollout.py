@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from cos_controllers.api.stack import CosStack, RollbackMode
 from cos_controllers.api.status import ComponentStatus, Reason
 from cos_controllers.conditions import previous_row, timestamp
-from cos_controllers.diagnose import Assessment, serves_wanted
+from cos_controllers.diagnose import Assessment, is_volume_terminating, serves_wanted
 from cos_controllers.history import Failure, History
 from cos_controllers.k8s import Manifest
 from cos_controllers.observation import Snapshot
@@ -28,20 +27,22 @@ def with_clocks(
     assessed: Assessed,
     snapshot: Snapshot,
     history: History,
-    held: Collection[str],
     now: datetime,
 ) -> Assessed:
     """Each assessment with the time of the component's last progress, and how far it says that it is.
 
-    No clock runs while the wanted revision serves and is known to be good, nor for one that is not tried: a component
-    in `held` (it waits for others), one that is blocked or not written yet, a paused stack.
+    No clock runs while what is to run serves and is known to be good, nor while nothing is under way: for a component
+    that is blocked or not written yet, or whose volume ends, and in a paused stack. (Of one that waits for its turn,
+    what is to run is what runs.)
     """
     judged: Assessed = []
     for wanted, found in assessed:
         serves = serves_wanted(wanted, found, snapshot)
-        known = bool(wanted.failure) or history.is_good(wanted.component)
-        tried = wanted.instance and is_written(wanted, snapshot) and wanted.component not in held
-        if stack.spec.paused or not tried or (serves and known):
+        known = bool(wanted.failure) or history.is_good(wanted.component, wanted.revision)
+        begun = (
+            wanted.instance and is_written(wanted, snapshot) and not is_volume_terminating(wanted, snapshot)
+        )
+        if stack.spec.paused or not begun or (serves and known):
             judged.append((wanted, found))
             continue
         row = _same_attempt(stack, wanted)
@@ -76,10 +77,14 @@ def with_service(stack: CosStack, assessed: Assessed, snapshot: Snapshot, now: d
         since = None
         if wanted.instance and found.serving:
             row = previous_row(stack, wanted.component)
-            seen = row.serving_since if row and row.effective_revision == found.effective_revision else None
-            moments = [datetime.fromisoformat(seen) if seen else now]
+            same = row and row.effective_revision == found.effective_revision
+            moments = (
+                [datetime.fromisoformat(row.serving_since)] if row and same and row.serving_since else []
+            )
+            moments = moments or [now]
             moments += filter(None, map(ready_since, pods_of(wanted, snapshot)))
-            since = timestamp(max(moments))
+            # A clock that is ahead, here once or on a node, tells nothing.
+            since = timestamp(max((moment for moment in moments if moment <= now), default=now))
         judged.append((wanted, replace(found, serving_since=since)))
     return judged
 
@@ -97,33 +102,48 @@ def learn(
     What runs comes first: it may be another revision than is wanted, and what a failed change is taken back to.
     """
     for wanted, found in assessed:
-        pods = pods_of(wanted, snapshot)
-        revisions = {revision_of(pod) for pod in pods}
-        runs = found.effective_revision
         if (
-            has_settled(found, now)
-            and runs
-            and revisions == {runs}
-            and not history.is_good(wanted.component, runs)
-            and not (wanted.failure and runs == wanted.desired)
+            found.effective_revision
+            and has_settled(found, now)
+            and is_learnable(wanted, found, snapshot, history)
         ):
-            history = history.learn_good(wanted.component, runs, _image(pods))
+            image = _image(pods_of(wanted, snapshot))
+            history = history.learn_good(wanted.component, found.effective_revision, image)
     failed: dict[str, Failure] = {}
     for wanted, found in assessed:
         if (
-            stack.spec.rollback.mode is RollbackMode.AUTOMATIC
-            and wanted.instance
-            and not wanted.failure
+            wanted.instance
+            and will_be_taken_back(stack, wanted, history)
             and not serves_wanted(wanted, found, snapshot)
-            and not history.is_good(wanted.component)
-            and history.last_good(wanted.component)
-            and not wanted.no_way_back
             and _is_late(stack, found.last_progress_time, now)
         ):
             failed[wanted.component] = Failure(
                 wanted.desired, found.reason.value, found.message, timestamp(now), history.current.name
             )
     return history.learn_failed(failed) if failed else history
+
+
+def will_be_taken_back(stack: CosStack, wanted: Wanted, history: History) -> bool:
+    """Whether what is tried is taken back if it does not serve in time."""
+    return (
+        stack.spec.rollback.mode is RollbackMode.AUTOMATIC
+        and wanted.revision == wanted.desired
+        and not wanted.no_way_back
+        and not history.is_good(wanted.component)
+        and history.last_good(wanted.component) is not None
+    )
+
+
+def is_learnable(wanted: Wanted, found: Assessment, snapshot: Snapshot, history: History) -> bool:
+    """Whether what runs can be marked as good: one revision alone, from a known spec, not known to be good yet."""
+    runs = found.effective_revision
+    return (
+        runs is not None
+        and {revision_of(pod) for pod in pods_of(wanted, snapshot)} == {runs}
+        and history.running(wanted.component, runs) is not None
+        and not history.is_good(wanted.component, runs)
+        and not (wanted.failure and runs == wanted.desired)
+    )
 
 
 def seconds_to_next(stack: CosStack, assessed: Assessed, history: History, now: datetime) -> float | None:

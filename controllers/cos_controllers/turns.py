@@ -16,8 +16,8 @@ from cos_controllers.history import History
 from cos_controllers.k8s import Manifest
 from cos_controllers.observation import Problem, Ref, Snapshot, ref_of
 from cos_controllers.pods import is_current, pods_of
-from cos_controllers.rollout import Assessed, has_settled, is_overdue
-from cos_controllers.wanted import Wanted, is_written, workload_ref
+from cos_controllers.rollout import Assessed, has_settled, is_learnable, is_overdue, will_be_taken_back
+from cos_controllers.wanted import Wanted, is_written, workload_ref, written_revision
 
 
 class Turns(NamedTuple):
@@ -39,37 +39,43 @@ def take_turns(
 ) -> Turns:
     """Choose the component that changes next, if any may.
 
-    A component's turn comes when every other one serves: a spec that fails on one is not tried on the next, also
-    once the one has been taken back. One that does not serve anyway waits for nobody; and nobody waits for one that
-    has failed for reasons of its own, its time being up, nor for one whose objects the API server refuses.
+    What serves waits until every other component serves. What does not serve waits for nobody, unless what runs is
+    known to be good: that may be a matter of seconds, so it waits as long as the spec is tried on another one. What a
+    spec has failed on keeps those parts of it that are still asked for from all others (`HeldBack`). Nobody waits for
+    one whose time is up, nor for one whose objects the API server refuses.
     """
-    changing = {w.component for w, _ in assessed if _outdated(w, snapshot)}
-    holders = [
+    stuck = {
         w.component
-        for w, a in assessed
-        if _is_under_way(w, a, snapshot) and not _is_hopeless(stack, w, history, now)
-    ]
+        for w, _ in assessed
+        if _is_refused(stack, w) or _is_hopeless(stack, w, snapshot, history, now)
+    }
+    others = [(w, a) for w, a in assessed if w.instance and w.component not in stuck]
+    down = [w for w, a in others if not a.serving]
+    rolling = [w for w, a in others if a.serving and _has_begun(w, snapshot) and _outdated(w, snapshot)]
+    tried = [w for w in down if is_written(w, snapshot) and not history.is_good(w.component)]
+    not_serving = [w.component for w in (*down, *rolling)]
+    under_trial = [w.component for w in (*tried, *rolling)]
     judged: Assessed = []
     held = {}
     for wanted, found in assessed:
-        component = wanted.component
-        if component not in changing:
+        if not _is_changing(wanted, snapshot) or _has_begun(wanted, snapshot):
             judged.append((wanted, found))
             continue
-        wait = None
-        if found.serving and not _has_begun(wanted, snapshot):
-            others = [holder for holder in holders if holder != component]
-            wait = _wait(wanted, found, others, history, now)
-        if wait is None:
+        runs = found.effective_revision or written_revision(wanted, snapshot)
+        awaited = [c for c in (not_serving if found.serving else under_trial) if c != wanted.component]
+        if wait := _wait(wanted, found, runs, awaited, snapshot, history, now):
+            # What does not serve has more to say than that it waits.
+            told = replace(found, reason=wait.reason, message=wait.message) if found.serving else found
+            judged.append((wanted, told))
+            # What is taken back already is what a new pod shall run: only its turn to get one has not come.
+            held[wanted.component] = wanted.revision if wanted.failure else runs or wanted.revision
+        else:
             unwritten = found.reason is Reason.WAITING and not is_written(wanted, snapshot)
             message = "a change is being applied" if unwritten else found.message
             judged.append((wanted, replace(found, message=message)))
-            if not _is_refused(stack, component):
-                holders.append(component)
-            continue
-        judged.append((wanted, replace(found, reason=wait.reason, message=wait.message)))
-        # What is taken back already is what a new pod shall run: only its turn to get one has not come.
-        held[component] = wanted.revision if wanted.failure else found.effective_revision or wanted.revision
+            if wanted.component not in stuck:
+                not_serving.append(wanted.component)
+                under_trial.append(wanted.component)
     return Turns(judged, held)
 
 
@@ -100,32 +106,53 @@ def replace_pods(
 
 
 def _wait(
-    wanted: Wanted, found: Assessment, holders: Sequence[str], history: History, now: datetime
+    wanted: Wanted,
+    found: Assessment,
+    runs: str | None,
+    awaited: Sequence[str],
+    snapshot: Snapshot,
+    history: History,
+    now: datetime,
 ) -> Problem | None:
-    """What a component that serves waits for; None if its turn has come."""
-    halted = next((holder for holder in history.current.components if history.has_halted(holder)), None)
+    """What a component waits for before it changes; None if its turn has come."""
+    if is_volume_terminating(wanted, snapshot):
+        return Problem(found.reason, found.message)
+    is_proven = history.is_good(wanted.component, runs)
+    returns = wanted.failure or history.is_good(wanted.component)
+    if is_proven and not returns and (holder := history.held_back_by(wanted.component)):
+        message = f"a change waits: {holder} did not serve with its part of this spec; correct that first"
+        return Problem(Reason.HELD_BACK, message)
+    if awaited and (found.serving or is_proven):
+        return Problem(Reason.WAITING, f"a change waits until {awaited[0]} serves again")
     if (
-        halted not in {None, wanted.component}
+        found.serving
         and not wanted.failure
-        and not history.is_good(wanted.component)
+        and not is_proven
+        and not _is_judged(wanted, found, snapshot, history, now)
     ):
-        return Problem(
-            Reason.HELD_BACK,
-            f"a change waits: {halted} did not serve with its part of this spec; correct that first",
-        )
-    if holders:
-        return Problem(Reason.WAITING, f"a change waits until {holders[0]} serves again")
-    known = history.is_good(wanted.component, found.effective_revision)
-    if not wanted.failure and not known and not has_settled(found, now):
         # Otherwise there would be nothing to take the change back to, or something too old.
         return Problem(Reason.WAITING, "a change waits until it is known whether what runs is good")
     return None
 
 
+def _is_judged(
+    wanted: Wanted, found: Assessment, snapshot: Snapshot, history: History, now: datetime
+) -> bool:
+    """Whether there is nothing more to learn of what runs: it has had its time, and cannot be marked as good."""
+    return has_settled(found, now) and not is_learnable(wanted, found, snapshot, history)
+
+
+def _is_changing(wanted: Wanted, snapshot: Snapshot) -> bool:
+    """Whether its pods, or the one that its workload is about to make, are other than is wanted."""
+    if not wanted.instance:
+        return False
+    if pods_of(wanted, snapshot):
+        return bool(_outdated(wanted, snapshot))
+    return written_revision(wanted, snapshot) not in {None, wanted.revision}
+
+
 def _outdated(wanted: Wanted, snapshot: Snapshot) -> list[Manifest]:
-    """Pods of another revision, or on another volume, than is wanted; none whose end would delete its volume."""
-    if not wanted.instance or is_volume_terminating(wanted, snapshot):
-        return []
+    """Pods of another revision, or on another volume, than is wanted."""
     return [pod for pod in pods_of(wanted, snapshot) if not is_current(pod, wanted)]
 
 
@@ -136,23 +163,16 @@ def _has_begun(wanted: Wanted, snapshot: Snapshot) -> bool:
     )
 
 
-def _is_under_way(wanted: Wanted, found: Assessment, snapshot: Snapshot) -> bool:
-    """Whether others wait for a component: its pod is new, or being made, and does not serve."""
-    if wanted.instance is None:
-        return False
-    if found.serving:
-        return _has_begun(wanted, snapshot) and bool(_outdated(wanted, snapshot))
-    return found.effective_revision in {None, wanted.revision}
+def _is_hopeless(
+    stack: CosStack, wanted: Wanted, snapshot: Snapshot, history: History, now: datetime
+) -> bool:
+    """Whether its time is up and it is not about to be taken back."""
+    tried = is_written(wanted, snapshot) and will_be_taken_back(stack, wanted, history)
+    return is_overdue(stack, wanted, now) and not tried
 
 
-def _is_hopeless(stack: CosStack, wanted: Wanted, history: History, now: datetime) -> bool:
-    """Whether its time is up and it is no change that fails: what is wanted has served, or nothing ever has."""
-    alone = history.is_good(wanted.component) or history.last_good(wanted.component) is None
-    return alone and is_overdue(stack, wanted, now)
-
-
-def _is_refused(stack: CosStack, component: str) -> bool:
-    row = previous_row(stack, component)
+def _is_refused(stack: CosStack, wanted: Wanted) -> bool:
+    row = previous_row(stack, wanted.component)
     return row is not None and row.reason == Reason.APPLY_REFUSED
 
 
@@ -160,6 +180,8 @@ def _replaceable(wanted: Wanted, snapshot: Snapshot, pending: Collection[Ref]) -
     ref = workload_ref(wanted)
     live = snapshot.objects.get(ref)
     if ref.kind != "StatefulSet" or live is None or wanted.instance is None:
+        return []
+    if is_volume_terminating(wanted, snapshot):
         return []
     if any(ref_of(obj) in pending for obj in wanted.instance.objects):
         return []

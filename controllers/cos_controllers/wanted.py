@@ -18,15 +18,17 @@ class Wanted:
     """One component as it should be.
 
     `desired` is the revision that the spec asks for, `revision` the one that is to run: an earlier one once a
-    change has been taken back, for the reason in `failure`. `instance` is None while a `blocker` keeps the
-    component from being rendered; then what exists is left as it is. `shortfall` is a part of the spec that cannot
-    be met while the component serves otherwise; `no_way_back` says why a change cannot be taken back.
+    change has been taken back, for the reason in `failure`, or while the component waits for its turn. `version` is
+    what is in its image. `instance` is None while a `blocker` keeps the component from being rendered; then what exists
+    is left as it is. `shortfall` is a part of the spec that cannot be met while the component serves otherwise;
+    `no_way_back` says why a change cannot be taken back.
     """
 
     engine: Engine
     component: str
     name: str
     spec: EngineSpec
+    version: str
     desired: str
     revision: str
     claim: str = ""
@@ -43,10 +45,17 @@ def workload_ref(wanted: Wanted) -> Ref:
     return Ref("StatefulSet" if isinstance(wanted.spec, StoreSpec) else "Deployment", wanted.name)
 
 
-def is_written(wanted: Wanted, snapshot: Snapshot) -> bool:
-    """Whether the component's workload makes pods of the wanted revision."""
+def written_revision(wanted: Wanted, snapshot: Snapshot) -> str | None:
+    """The revision of the pods that the component's workload makes; None if there is no workload."""
     workload = snapshot.objects.get(workload_ref(wanted))
     if workload is None:
-        return False
-    annotations = workload["spec"]["template"]["metadata"].get("annotations") or {}
-    return bool(annotations.get(ANNOTATION_REVISION) == wanted.revision)
+        return None
+    found: str | None = (workload["spec"]["template"]["metadata"].get("annotations") or {}).get(
+        ANNOTATION_REVISION
+    )
+    return found
+
+
+def is_written(wanted: Wanted, snapshot: Snapshot) -> bool:
+    """Whether the component's workload makes pods of the wanted revision."""
+    return written_revision(wanted, snapshot) == wanted.revision

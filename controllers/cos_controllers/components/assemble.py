@@ -22,7 +22,7 @@ from cos_controllers.components.base import (
 )
 from cos_controllers.credentials import Login
 from cos_controllers.hashing import digest
-from cos_controllers.images import image_of, version_of
+from cos_controllers.images import image_of
 from cos_controllers.k8s import (
     Manifest,
     V1Capabilities,
@@ -300,7 +300,7 @@ class _Assembly:
                 labels={
                     **context.spec.pod_metadata.labels,
                     **object_labels(
-                        context.stack_name, context.component, self._engine.kind, version_of(context.spec)
+                        context.stack_name, context.component, self._engine.kind, context.version
                     ),
                 },
                 annotations=context.spec.pod_metadata.annotations or None,

@@ -39,13 +39,15 @@ class Context:
     """One instance to render.
 
     `name` is the child's name (``cos-redis``), `component` the row in status (``redis``). `credentials` is None
-    for engines without accounts. `claim` is the PersistentVolumeClaim of the data, "" without data.
+    for engines without accounts; `version` is what is in the image. `claim` is the PersistentVolumeClaim of the data,
+    "" without data.
     """
 
     name: str
     component: str
     namespace: str
     spec: EngineSpec
+    version: str
     stack: CosStackSpec
     stack_name: str
     credentials: Credentials | None = None

@@ -67,6 +67,7 @@ def rendered(**fields: Any) -> Blueprint:
             component="elasticsearch",
             namespace="team",
             spec=spec(**fields),
+            version=spec(**fields).version,
             stack=CosStackSpec(elasticsearch=spec(**fields)),
             stack_name="cos",
             credentials=CREDENTIALS,

@@ -63,6 +63,7 @@ def rendered(**fields: Any) -> Blueprint:
             component="neo4j",
             namespace="team",
             spec=spec(**fields),
+            version=spec(**fields).version,
             stack=CosStackSpec(neo4j=spec(**fields)),
             stack_name="cos",
             credentials=CREDENTIALS,

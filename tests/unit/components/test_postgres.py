@@ -179,6 +179,7 @@ def rendered(**fields: object) -> Blueprint:
             component=component,
             namespace="cos",
             spec=found,
+            version=found.version,
             stack=spec,
             stack_name="cos",
             credentials=CREDENTIALS,

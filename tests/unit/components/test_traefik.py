@@ -122,6 +122,7 @@ def rendered(**fields: object) -> Blueprint:
             component=component,
             namespace="team",
             spec=found,
+            version=found.version,
             stack=spec,
             stack_name="cos",
         )

@@ -13,7 +13,7 @@ from world import World
 
 from cos_controllers.api.stack import CosStackSpec
 from cos_controllers.components.registry import ENGINES
-from cos_controllers.conditions import rolled_back, turned
+from cos_controllers.conditions import rolled_back, timestamp, turned
 from cos_controllers.history import read_history
 from cos_controllers.observation import Outcome, Ref
 
@@ -233,6 +233,7 @@ def test_a_change_waits_until_it_is_known_whether_what_runs_is_good_and_not_long
     assert decided.requeue_after
     assert decided.requeue_after <= 10
     world.now += timedelta(seconds=10)
+    assert world.step().requeue_after == 0.1, "what was learnt is written first"
     world.step()
     assert world.row("redis")["message"] == "a change is being applied"
     other = unwatched_world()
@@ -241,6 +242,20 @@ def test_a_change_waits_until_it_is_known_whether_what_runs_is_good_and_not_long
     edit(other, {**SPEC, "redis": {"maxClients": 62}})
     other.step()
     assert "good" not in other.row("redis")["message"], "what does not serve has nothing to lose"
+
+
+@pytest.mark.parametrize("ahead", [timedelta(minutes=3), timedelta(days=30)])
+def test_a_clock_that_is_ahead_puts_nothing_off(ahead: timedelta) -> None:
+    world = World(SPEC)
+    for _ in range(4):
+        world.step()
+        world.settle()
+        for ref, pod in world.objects.items():
+            if ref.kind == "Pod":
+                pod["status"]["conditions"][0]["lastTransitionTime"] = timestamp(world.now + ahead)
+        world.now += timedelta(seconds=10)
+    world.step()
+    assert world.row("redis")["lastGoodRevision"] == world.row("redis")["desiredRevision"]
 
 
 def test_a_change_that_could_not_be_written_has_not_failed() -> None:
