@@ -53,7 +53,7 @@ lint: env ## ruff, mypy --strict, import contracts, bandit, secret scan, generat
 
 .PHONY: test-fast
 test-fast: lint ## Lint, unit and golden tests with coverage of the core: no cluster, < 60 s
-	$(PYTEST) $(FAST_TESTS) --cov --cov-report=term --cov-report=xml
+	$(PYTEST) $(FAST_TESTS) --numprocesses=auto --dist=worksteal --cov --cov-report=term --cov-report=xml
 
 .PHONY: test
 test: lint ## Everything: unit, golden, API and end-to-end tests, on a testbed that it starts itself
