@@ -43,14 +43,27 @@ kubeconfig: env ## Print the path of the testbed's kubeconfig (make -s kubeconfi
 clean: env ## Undo `make demo`: stop the testbed and delete its cluster (built programs stay cached)
 	@$(TESTBED) clean
 
+# The longest first.
+LINTS := lint-secrets lint-types lint-security lint-generated lint-imports lint-format lint-rules
+
 .PHONY: lint
 lint: env ## ruff, mypy --strict, import contracts, bandit, secret scan, generated files
+	@$(MAKE) --no-print-directory -j2 --output-sync $(LINTS)
+
+.PHONY: $(LINTS)
+lint-format:
 	$(RUN) ruff format --check
+lint-rules:
 	$(RUN) ruff check
+lint-types:
 	$(RUN) mypy
+lint-imports:
 	$(RUN) lint-imports --no-logo
+lint-security:
 	$(RUN) bandit -q -c pyproject.toml -r operator controllers testbed hack
+lint-secrets:
 	git ls-files -z | xargs -0 $(RUN) detect-secrets-hook --baseline .secrets.baseline
+lint-generated:
 	$(RUN) python hack/generate.py --check
 
 .PHONY: test-fast
