@@ -9,7 +9,7 @@ UV := $(UV_HOME)/bin/uv
 RUN := $(UV) run --frozen --no-sync
 TESTBED := $(RUN) python -m cos_testbed
 export PATH := $(UV_HOME)/bin:$(PATH)
-# Python keeps its bytecode, whatever the environment says: a third of the fast tests' time would be compilation.
+# Python keeps its bytecode, whatever the environment says: a quarter of the fast tests' time would be compilation.
 export PYTHONDONTWRITEBYTECODE :=
 
 FAST_TESTS := tests/unit tests/golden
