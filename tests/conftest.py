@@ -5,5 +5,23 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+from hypothesis import settings
+
+HERE = Path(__file__).parent
+
 # Helpers that stand beside the tests that use them (tests are not a package).
-sys.path.insert(0, str(Path(__file__).parent / "unit" / "core"))
+sys.path.insert(0, str(HERE / "unit" / "core"))
+
+# An example that takes long on a busy machine is no fault of what is tested.
+settings.register_profile("cos", deadline=None)
+settings.load_profile("cos")
+
+#: Coverage is measured of the core. Tests of what lies around it run untraced: it would cost time and add no line.
+AROUND_THE_CORE = [HERE / "unit" / name for name in ("bench", "crash", "operator", "testbed")]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if any(item.path.is_relative_to(folder) for folder in AROUND_THE_CORE):
+            item.add_marker(pytest.mark.no_cover)

@@ -1,4 +1,4 @@
-"""A server that is asked, and kubeconfigs that name it."""
+"""What the tests of the command line share: a server that is asked, and kubeconfigs that name it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from servers import Certificate, Server
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """A command that plans silences the log of its process; the tests go on in it."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

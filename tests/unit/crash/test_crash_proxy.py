@@ -30,12 +30,14 @@ class Server:
 
     def __init__(self) -> None:
         self.writes: list[str] = []
+        self.written = asyncio.Event()
         self.items: list[str] = []
         self.events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         if request.method != "GET":
             self.writes.append(f"{request.method} {request.path} {await request.text()}")
+            self.written.set()
             return web.json_response({"kind": "Done"}, status=201)
         if "watch" in request.query:
             response = web.StreamResponse()
@@ -192,9 +194,11 @@ async def test_a_refusal_is_worded_as_the_api_server_does_and_nothing_is_done(
 
 async def test_a_timeout_comes_after_the_write_is_done(setup: Setup) -> None:
     setup.begin("edit.timeout.1")
+    answer = asyncio.create_task(setup.write())
+    async with asyncio.timeout(10):
+        await setup.server.written.wait()
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.5):
-            await setup.write()
+        await asyncio.wait_for(answer, 0.3)
     assert len(setup.server.writes) == 1
     assert (await setup.write())[0] == 201
 

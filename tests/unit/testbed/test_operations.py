@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def test_processes_are_known_by_the_cgroup_of_their_container() -> None:
     own = Path("/proc/self/cgroup").read_text()
     mine = next(item for item in operations.container_processes(own) if item.pid == os.getpid())
     assert mine.parent == os.getppid()
-    assert "pytest" in mine.command
+    assert mine.command == " ".join(sys.orig_argv)
     assert operations.container_processes("no such container") == []
 
 
