@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from cos_controllers.api.stack import CosStack
-from cos_controllers.api.status import Reason
+from cos_controllers.api.status import ComponentStatus, Reason
 from cos_controllers.changes import Delete
 from cos_controllers.conditions import previous_row
 from cos_controllers.diagnose import Assessment, is_volume_terminating, rolled_back_text
@@ -47,7 +47,7 @@ def take_turns(
     stuck = {
         w.component
         for w, _ in assessed
-        if _is_refused(stack, w) or _is_hopeless(stack, w, snapshot, history, now)
+        if _refused_row(stack, w) or _is_hopeless(stack, w, snapshot, history, now)
     }
     others = [(w, a) for w, a in assessed if w.instance and w.component not in stuck]
     down = [w for w, a in others if not a.serving]
@@ -64,8 +64,14 @@ def take_turns(
         runs = found.effective_revision or written_revision(wanted, snapshot)
         awaited = [c for c in (not_serving if found.serving else under_trial) if c != wanted.component]
         if wait := _wait(wanted, found, runs, awaited, snapshot, history, now):
-            # What does not serve has more to say than that it waits.
-            told = replace(found, reason=wait.reason, message=wait.message) if found.serving else found
+            if found.serving:
+                told = replace(found, reason=wait.reason, message=wait.message)
+            else:
+                # It has more to say than that it waits; what was refused is so until it is tried again.
+                refused = _refused_row(stack, wanted)
+                told = (
+                    replace(found, reason=Reason.APPLY_REFUSED, message=refused.message) if refused else found
+                )
             judged.append((wanted, told))
             # What is taken back already is what a new pod shall run: only its turn to get one has not come.
             held[wanted.component] = wanted.revision if wanted.failure else runs or wanted.revision
@@ -171,9 +177,9 @@ def _is_hopeless(
     return is_overdue(stack, wanted, now) and not tried
 
 
-def _is_refused(stack: CosStack, wanted: Wanted) -> bool:
+def _refused_row(stack: CosStack, wanted: Wanted) -> ComponentStatus | None:
     row = previous_row(stack, wanted.component)
-    return row is not None and row.reason == Reason.APPLY_REFUSED
+    return row if row and row.reason == Reason.APPLY_REFUSED else None
 
 
 def _replaceable(wanted: Wanted, snapshot: Snapshot, pending: Collection[Ref]) -> list[Manifest]:

@@ -48,6 +48,8 @@ class Explorer:
         sections = [*GOOD[component], BAD[component], None]
         section = sections[choice % len(sections)]
         spec = {key: value for key, value in self.world.spec.items() if key != component}
+        if section is None and not spec.keys() & GOOD.keys():
+            return
         self.change(spec if section is None else {**spec, component: copy.deepcopy(section)})
 
     def change(self, spec: dict[str, Any]) -> None:

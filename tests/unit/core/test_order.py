@@ -248,6 +248,20 @@ def test_nobody_waits_longer_than_the_deadline(case: str) -> None:
     assert world.row("neo4j")["ready"] is True
 
 
+def test_what_is_refused_and_does_not_serve_lets_another_change_and_does_not_take_that_back() -> None:
+    spec: dict[str, Any] = {"redis": {}, "traefik": {}}
+    world = World(spec)
+    world.converge()
+    world.refused.add(Ref("Deployment", "cos-traefik"))
+    world.outcomes["traefik"] = Outcome.READ_ONLY
+    world.spec = {**spec, "traefik": {"image": "ci/traefik:other"}}
+    passes(world, 2)
+    world.spec = {**world.spec, "redis": {"maxClients": 60}}
+    passes(world, 6)
+    assert world.deleted == [Ref("Pod", "cos-redis-0")]
+    assert world.row("redis")["ready"] is True
+
+
 def test_a_new_component_that_is_refused_holds_nobody_up() -> None:
     world = World({"redis": {}})
     world.converge()
