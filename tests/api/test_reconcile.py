@@ -194,14 +194,15 @@ async def test_what_the_api_server_refuses_is_said(kube: Kube, namespace: str) -
     key = await create(kube, namespace, {"redis": {"scheduling": NOWHERE}})
     reconcile = Reconciler(kube, NO_CLIENTS)
     await reconcile(key)
-    spec = {"redis": {"scheduling": NOWHERE, "podMetadata": {"labels": {"not a label": "x"}}}}
-    await edit(kube, key, spec)
+    # Nothing that a rule of ours could know better.
+    terms = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}
+    await edit(kube, key, {"redis": {"scheduling": {**NOWHERE, "affinity": {"nodeAffinity": terms}}}})
     await reconcile(key)
     status = await status_of(kube, key)
     stalled = next(item for item in status["conditions"] if item["type"] == "Stalled")
     assert (stalled["status"], stalled["reason"]) == ("True", "ApplyRefused")
     assert "StatefulSet cos-redis" in stalled["message"]
-    assert "not a label" in stalled["message"]
+    assert "nodeSelectorTerms" in stalled["message"]
     events = await kube.list("Event", namespace, field_selector="type=Warning")
     assert [event["reason"] for event in events if event["involvedObject"]["kind"] == "CosStack"] == [
         "ApplyRefused"
