@@ -154,8 +154,12 @@ def decide(stack: CosStack, resolution: Resolution, snapshot: Snapshot, now: dat
         notices=tuple(
             Notice("Normal", "Restarting", delete.why) for delete in (*found.deletes, *deletes) if delete.why
         ),
-        # What is learnt may be what a change waits for, and its place is not watched.
-        requeue_after=AT_ONCE if recorded.applies or learnt != history else again,
+        # What is learnt and acted upon next: its place is not watched.
+        requeue_after=AT_ONCE
+        if recorded.applies
+        or learnt.current.failed.keys() - history.current.failed
+        or (held and learnt != history)
+        else again,
     )
 
 

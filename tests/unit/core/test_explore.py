@@ -139,7 +139,7 @@ MOVE = st.tuples(st.one_of(st.just(Explorer.edit), st.sampled_from(MOVES)), COMP
 
 
 @given(moves=st.lists(st.tuples(MOVE, st.integers(0, 3)), max_size=12), is_sick=st.booleans())
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_nothing_breaks_on_the_way_and_what_is_mended_comes_to_rest(
     moves: list[tuple[tuple[Any, str, int], int]],
     is_sick: bool,  # noqa: FBT001 - hypothesis names it
