@@ -20,7 +20,7 @@ from cos_operator.reconcile import Key, Reconciler
 from cos_operator.resync import Resync
 from cos_operator.server import HealthServer, Verdict
 from cos_operator.settings import OperatorSettings
-from cos_operator.watch import Watcher
+from cos_operator.watch import Watcher, is_observed
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -144,12 +144,14 @@ class Operator:
                 metrics.remove_stack(*key)
 
     async def _stacks(self, namespace: str | None) -> list[Key]:
-        """Every stack of a namespace, or of the cluster."""
+        """Every stack of a namespace, or of the cluster; first those whose spec nobody has looked at yet."""
         found = await self._kube.list("CosStack", namespace)
-        keys = {Key(item["metadata"]["namespace"], item["metadata"]["name"]) for item in found}
         # Stacks whose deletion was not seen, too: one more run takes their metrics away.
-        keys.update(Key(home, name) for home, name in metrics.stacks() if namespace in {None, home})
-        return sorted(keys)
+        observed = {Key(home, name): True for home, name in metrics.stacks() if namespace in {None, home}}
+        for item in found:
+            metadata, status = item["metadata"], item.get("status") or {}
+            observed[Key(metadata["namespace"], metadata["name"])] = is_observed(metadata, status)
+        return sorted(observed, key=lambda key: (observed[key], key))
 
     def _hint(self, _kind: str, namespace: str, stack: str, *, news: bool) -> None:
         # Who begins to lead looks at every stack, so a standby needs to remember none. What was merely listed leaves a

@@ -83,6 +83,11 @@ class _NoProgress(kopf.ProgressStorage):
         return essence
 
 
+def is_observed(metadata: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+    """Whether a stack's status speaks of its present spec."""
+    return bool(status.get("observedGeneration") == metadata.get("generation"))
+
+
 class Watcher:
     """Watches all stacks and their children, in `namespaces` or, if there are none, in the whole cluster.
 
@@ -285,8 +290,9 @@ class Watcher:
         async def hint(**event: Any) -> None:
             stack = stack_of(event)
             if stack:
-                # What is listed when a watch begins has no type.
-                self._hand_over(kind, event["namespace"], stack, news=event["type"] is not None)
+                # What is listed when a watch begins has no type. A spec that nobody has looked at is news all the same.
+                fresh = kind == STACK_KIND and not is_observed(event["meta"], event["status"])
+                self._hand_over(kind, event["namespace"], stack, news=event["type"] is not None or fresh)
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:

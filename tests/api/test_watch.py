@@ -25,12 +25,12 @@ class Hints:
 
     def __init__(self) -> None:
         self.received: list[tuple[str, str, str]] = []
-        self.news: list[bool] = []
+        self.news: dict[tuple[str, str, str], bool] = {}
         self.gaps = 0
         self._thread_safe = asyncio.get_running_loop()
 
     def hint(self, kind: str, namespace: str, stack: str, /, *, news: bool) -> None:
-        self.news.append(news)
+        self.news[kind, namespace, stack] = news
         assert asyncio.get_running_loop() is self._thread_safe
         self.received.append((kind, namespace, stack))
 
@@ -123,6 +123,10 @@ async def test_stacks_and_their_children_give_hints(
     cluster_wide: bool,  # noqa: FBT001
 ) -> None:
     await kube.create(stack(namespace, "before"))
+    await kube.apply(
+        {**stack(namespace, "before"), "status": {"observedGeneration": 1}}, subresource="status", force=True
+    )
+    await kube.create(stack(namespace, "unseen"))
     scope = () if cluster_wide else (namespace,)
     events = metrics.EVENTS_RECEIVED.labels("CosStack")._value.get()
     async with watching(apiserver, *scope, fresh=False) as (watcher, hints):
@@ -130,11 +134,12 @@ async def test_stacks_and_their_children_give_hints(
         await until(watcher.fresh)
         assert watcher.last_event_age() < 10
         await hints.settle()
-        assert not any(hints.news), "what was there before is no news"
+        assert hints.news["CosStack", namespace, "before"] is False, "what was there before is no news"
+        assert hints.news["CosStack", namespace, "unseen"] is True, "unless nobody has looked at it"
         hints.news.clear()
         await kube.create(stack(namespace))
         await hints.comes("CosStack", namespace, "cos")
-        assert all(hints.news)
+        assert all(hints.news.values())
         await create_children(kube, kubectl, namespace, ours=True)
         for kind in WATCHED_KINDS:
             await hints.comes(kind, namespace, "cos")

@@ -58,6 +58,34 @@ def test_a_namespace_that_cannot_be_listed_costs_the_stacks_of_others_nothing(
     virtual_time(main)
 
 
+def test_whoever_begins_to_lead_looks_first_at_what_nobody_has_looked_at(
+    virtual_time: Callable[..., object],
+) -> None:
+    class Edited(HalfReadable):
+        async def list(self, kind: str, namespace: str | None) -> list[dict[str, Any]]:
+            assert kind == "CosStack"
+            generations = {"a": 1, "b": 1, "edited": 2, "z": 1}
+            return [
+                {
+                    "metadata": {"namespace": namespace, "name": name, "generation": generation},
+                    "status": {"observedGeneration": 1},
+                }
+                for name, generation in generations.items()
+            ]
+
+    async def main() -> None:
+        api = Edited()
+        kube = cast("Kube", api)
+        settings = OperatorSettings(namespaces=("served",), leader_elect=False, workers=1)
+        leading = asyncio.create_task(Operator(settings, kube, kube, {})._lead())
+        await asyncio.sleep(1)
+        leading.cancel()
+        await asyncio.wait([leading])
+        assert list(api.read) == ["edited", "a", "b", "z"]
+
+    virtual_time(main)
+
+
 def test_a_stop_ends_before_the_pod_is_killed_even_if_everything_hangs() -> None:
     """One after the other: the last writes, the work, the Lease, the watches, the endpoint."""
     limits = (WRITE_TIMEOUT, lease._STOP_LIMIT, lease._RELEASE_LIMIT, watch._STOP_LIMIT, server._STOP_LIMIT)
