@@ -77,11 +77,8 @@ def with_service(stack: CosStack, assessed: Assessed, snapshot: Snapshot, now: d
         since = None
         if wanted.instance and found.serving:
             row = previous_row(stack, wanted.component)
-            same = row and row.effective_revision == found.effective_revision
-            moments = (
-                [datetime.fromisoformat(row.serving_since)] if row and same and row.serving_since else []
-            )
-            moments = moments or [now]
+            seen = row.serving_since if row and row.effective_revision == found.effective_revision else None
+            moments = [datetime.fromisoformat(seen) if seen else now]
             moments += filter(None, map(ready_since, pods_of(wanted, snapshot)))
             # A clock that is ahead, here once or on a node, tells nothing.
             since = timestamp(max((moment for moment in moments if moment <= now), default=now))

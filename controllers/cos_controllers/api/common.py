@@ -127,6 +127,22 @@ class Resources(ApiModel):
     rules: ClassVar[tuple[Rule, ...]] = (_within_limit_rule("cpu"), _within_limit_rule("memory"))
 
 
+def _class_rule(field: str, kind: str) -> Rule:
+    """A field that may name an object of a kind that belongs to the cluster."""
+
+    def holds(model: ApiModel) -> bool:
+        name = getattr(model, field)
+        return name is None or re.fullmatch(_OBJECT_NAME, name) is not None
+
+    wire = to_camel(field)
+    return Rule(
+        cel=f"!has(self.{wire}) || self.{wire}.matches('{_OBJECT_NAME}')",
+        message=f"{wire} must be the name of a {kind}, or be left out",
+        holds=holds,
+        field_path=f".{wire}",
+    )
+
+
 class Storage(ApiModel):
     """The volume of one engine instance."""
 
@@ -142,15 +158,7 @@ class Storage(ApiModel):
             holds=lambda self: is_positive_quantity(self.size),
             field_path=".size",
         ),
-        Rule(
-            cel=f"!has(self.storageClassName) || self.storageClassName.matches('{_OBJECT_NAME}')",
-            message="storageClassName must be the name of a StorageClass, or be left out",
-            holds=lambda self: (
-                self.storage_class_name is None
-                or re.fullmatch(_OBJECT_NAME, self.storage_class_name) is not None
-            ),
-            field_path=".storageClassName",
-        ),
+        _class_rule("storage_class_name", "StorageClass"),
     )
 
 
@@ -225,15 +233,7 @@ class Scheduling(ApiModel):
             ),
             field_path=".topologySpreadConstraints",
         ),
-        Rule(
-            cel=f"!has(self.priorityClassName) || self.priorityClassName.matches('{_OBJECT_NAME}')",
-            message="priorityClassName must be the name of a PriorityClass, or be left out",
-            holds=lambda self: (
-                self.priority_class_name is None
-                or re.fullmatch(_OBJECT_NAME, self.priority_class_name) is not None
-            ),
-            field_path=".priorityClassName",
-        ),
+        _class_rule("priority_class_name", "PriorityClass"),
     )
 
 
