@@ -156,7 +156,7 @@ def elasticsearch_yml(name: str, spec: ElasticsearchSpec, *, data: str, snapshot
     return lines([f"{key}: {json.dumps(value)}" for key, value in sorted(settings.items())])
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=8192)
 def password_hash(login: Login) -> str:
     """The hash for the file realm; the same login gives the same salt and hash."""
     password = login.password.encode()

@@ -184,7 +184,7 @@ def neo4j_conf(host: str, spec: Neo4jSpec, *, config_dir: str) -> str:
     )
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=8192)
 def initial_user(login: Login) -> str:
     """The file auth.ini; the same login gives the same salt and hash.
 

@@ -24,7 +24,7 @@ _SCRAM_ITERATIONS = 4096
 _SALT_BYTES = 16
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8192)
 def scram_verifier(login: Login) -> str:
     """What Postgres stores for a password, the same text for the same login: its salt derives from it.
 
