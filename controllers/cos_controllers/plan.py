@@ -18,7 +18,14 @@ from cos_controllers.observation import CheckTarget, Outcome, Ref, Snapshot, ref
 from cos_controllers.ownership import is_ours
 from cos_controllers.pods import is_pod_ready, pods_of, starting_container
 from cos_controllers.resolve import Resolution, references, resolve
-from cos_controllers.rollout import Assessed, learn, seconds_to_next, with_clocks, with_service
+from cos_controllers.rollout import (
+    Assessed,
+    learn_failed,
+    learn_good,
+    seconds_to_next,
+    with_clocks,
+    with_service,
+)
 from cos_controllers.turns import replace_pods, take_turns
 from cos_controllers.wanted import Wanted
 
@@ -133,8 +140,9 @@ def decide(stack: CosStack, resolution: Resolution, snapshot: Snapshot, now: dat
     if not paused:
         written = {ref_of(item.obj) for item in recorded.applies} | found.vital
         assessed, deletes = replace_pods(assessed, held, snapshot, written)
-    assessed = with_clocks(stack, assessed, snapshot, history, now)
-    learnt = history if paused else learn(stack, assessed, snapshot, history, now)
+    learnt = history if paused else learn_good(assessed, snapshot, history, now)
+    assessed = with_clocks(stack, assessed, snapshot, learnt, now)
+    learnt = learnt if paused else learn_failed(stack, assessed, snapshot, learnt, now)
     status = build_status(stack, assessed, _retained(resolution, stack, snapshot), learnt, now)
     again = _next_look(stack, assessed, learnt, now)
     if paused:

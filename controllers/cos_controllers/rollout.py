@@ -91,13 +91,8 @@ def has_settled(found: Assessment, now: datetime) -> bool:
     return found.serving_since is not None and now - datetime.fromisoformat(found.serving_since) >= SETTLED
 
 
-def learn(
-    stack: CosStack, assessed: Assessed, snapshot: Snapshot, history: History, now: datetime
-) -> History:
-    """The history with what this pass has shown: what runs and has settled, and those whose time is up.
-
-    What runs comes first: it may be another revision than is wanted, and what a failed change is taken back to.
-    """
+def learn_good(assessed: Assessed, snapshot: Snapshot, history: History, now: datetime) -> History:
+    """The history with what runs and has settled. It may be another revision than is wanted."""
     for wanted, found in assessed:
         if (
             found.effective_revision
@@ -106,6 +101,16 @@ def learn(
         ):
             image = _image(pods_of(wanted, snapshot))
             history = history.learn_good(wanted.component, found.effective_revision, image)
+    return history
+
+
+def learn_failed(
+    stack: CosStack, assessed: Assessed, snapshot: Snapshot, history: History, now: datetime
+) -> History:
+    """The history with what was tried and whose time is up, by its clock.
+
+    After `learn_good`: what has settled may be what a failed change is taken back to.
+    """
     failed: dict[str, Failure] = {}
     for wanted, found in assessed:
         if (

@@ -17,7 +17,7 @@ from cos_controllers.k8s import Manifest
 from cos_controllers.names import LABEL_STACK_COMPONENT, MANAGER
 from cos_controllers.observation import CheckResult, Outcome, Problem, Ref, Snapshot, WarningEvent, ref_of
 from cos_controllers.parsing import parse_stack
-from cos_controllers.plan import Plan, plan
+from cos_controllers.plan import AT_ONCE, Plan, plan
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -159,7 +159,20 @@ class World:
         if writes is None:
             status = with_refusals(self.stack, decided.status, refusals, self.now)
             self.status = status.model_dump(by_alias=True, exclude_none=True, mode="json")
+            if not (
+                self.is_heard(actions) or decided.provisions or refusals or decided.requeue_after == AT_ONCE
+            ):
+                again = self.decide()
+                assert (again.status, again.applies, again.deletes) == (status, (), ()), (
+                    "what no event tells of leads to nothing new"
+                )
         return decided
+
+    @staticmethod
+    def is_heard(actions: list[Apply | Delete]) -> bool:
+        """Whether events tell of any of these writes: the operator ignores that of its own status."""
+        refs = [action.ref if isinstance(action, Delete) else ref_of(action.obj) for action in actions]
+        return any(ref.kind != "ControllerRevision" for ref in refs)
 
     def settle(self) -> None:
         """What controllers and kubelet do: workloads get their pods, pods become ready, volumes are bound."""
