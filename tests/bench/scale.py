@@ -249,7 +249,7 @@ class Run:
         return await until(f"{count} edits served", pairs, 180 + self._wish.stacks / 2, 1)
 
     async def _quiet(self, name: str, subject: Subject) -> None:
-        """Wait until the operator has written nothing for a while."""
+        """Wait until the operator has written nothing for a while, and no stack waits to be looked at."""
         limit = 300 + self._wish.stacks / 2
         async with self._phase(name, limit):
             mark = self._cluster.audit.mark()
@@ -258,10 +258,11 @@ class Run:
                 nonlocal mark
                 subject.process.require_alive()
                 here, mark = mark, self._cluster.audit.mark()
-                return not self._cluster.audit.writes(here, OPERATOR_USER)
+                silent = not self._cluster.audit.writes(here, OPERATOR_USER)
+                return silent and not (await subject.sample()).depth
 
             await asyncio.sleep(_QUIET_SECONDS)
-            await until("the operator writes nothing", silent, limit, _QUIET_SECONDS)
+            await until("the operator writes nothing and nothing is queued", silent, limit, _QUIET_SECONDS)
 
     def _child_writes(self, mark: Mark) -> list[Write]:
         return [write for write in self._cluster.audit.writes(mark) if _is_child_write(write)]
