@@ -54,6 +54,7 @@ from cos_operator.kube_kinds import (
 )
 from cos_operator.kube_login import log_in
 from cos_operator.kube_transport import RestClient, said, unreachable
+from cos_operator.resource_versions import ResourceVersions
 from cos_operator.writes import Writes
 
 __all__ = [
@@ -94,11 +95,13 @@ _LOG_BYTES = 16384
 #: Seconds between two re-readings of refused credentials.
 _RELOGIN_INTERVAL = 10.0
 _SUCCESS = range(200, 300)
+#: How an API server says that its state is older than a read may be: that of etcd was put back from a backup.
+_AHEAD = "Too large resource version"
 
 #: As in `cos_controllers.k8s`, whose models take longer to import than a short command runs.
 Manifest = dict[str, Any]
 _Query = tuple[tuple[str, str], ...]
-_Manifests = list[Manifest]
+Manifests = list[Manifest]
 Propagation = Literal["Background", "Orphan", "Foreground"]
 
 
@@ -133,8 +136,8 @@ class Kube:
     """Client of one API server: ``async with Kube.connect() as kube``.
 
     Objects are JSON data with `apiVersion` and `kind`; nothing is cached. `write_guard` is called before each
-    write of anything but a Lease and raises to prevent it; `writes` tells which may still have an effect. `manager` is
-    the field manager of each write.
+    write of anything but a Lease and raises to prevent it; `writes` tells which may still have an effect; `versions`
+    how new a read of `list_known` is at least. `manager` is the field manager of each write.
     """
 
     def __init__(
@@ -155,6 +158,7 @@ class Kube:
         self.manager = manager
         self.write_guard: Callable[[], None] | None = None
         self.writes = Writes(write_timeout)
+        self.versions = ResourceVersions()
         self._api: ApiClient | None = None
         self._logged_in_at = 0.0
 
@@ -241,7 +245,7 @@ class Kube:
 
     async def list(
         self, kind: str, namespace: str | None, label_selector: str = "", field_selector: str = ""
-    ) -> _Manifests:
+    ) -> Manifests:
         """All objects as of now (a consistent read), of one namespace or, with None, of all.
 
         Raises `NotFound` if the API server does not serve the kind.
@@ -256,6 +260,26 @@ class Kube:
                 raise
             # The snapshot behind the continue token has expired: begin again, once.
             return await self._pages(request, query)
+
+    async def list_known(self, kind: str, namespace: str, label_selector: str) -> Manifests:
+        """Some objects of a namespace, as of all that `versions` knows of, or later: what the API server has at hand.
+
+        A consistent read waits, up to 0.1 s, until the server's cache has caught up with what was written last to any
+        kind; this one does not. Nothing is paged: meant for the few children of one owner.
+        """
+        newest = self.versions.newest(kind)
+        if newest is None:
+            return await self.list(kind, namespace, label_selector)
+        floor = (("resourceVersion", newest), ("resourceVersionMatch", "NotOlderThan"))
+        try:
+            return await self._pages(
+                Request("list", kind, namespace), (("labelSelector", label_selector), *floor)
+            )
+        except Unavailable as error:
+            if _AHEAD not in str(error):
+                raise
+            self.versions.forget(kind)
+            return await self.list(kind, namespace, label_selector)
 
     async def served(self, kind: str, namespace: str | None) -> bool:
         """Whether the API server serves the kind: if not, its CustomResourceDefinition is missing."""
@@ -341,7 +365,7 @@ class Kube:
         self._logged_in_at = time.monotonic()
         return configuration
 
-    async def _pages(self, request: Request, query: _Query) -> _Manifests:
+    async def _pages(self, request: Request, query: _Query) -> Manifests:
         path = collection_path(request)
         # Items of a list carry neither; everything that handles objects expects both.
         type_meta = {"apiVersion": KINDS[request.kind].api_version, "kind": request.kind}
@@ -351,12 +375,15 @@ class Kube:
             items += [type_meta | item for item in page["items"]]
             token = page["metadata"].get("continue")
             if not token:
+                self.versions.read(request.kind, page["metadata"].get("resourceVersion"))
                 return items
             page = await self._call(request, _Http("GET", path, (*query, ("continue", token))))
 
     async def _write(self, request: Request, http: _Http) -> Manifest:
         limit = ("timeout", f"{self.write_timeout:g}s")
-        return await self._call(request, replace(http, query=(*http.query, limit)))
+        answer = await self._call(request, replace(http, query=(*http.query, limit)))
+        self.versions.met(request.kind, (answer.get("metadata") or {}).get("resourceVersion"))
+        return answer
 
     async def _call(self, request: Request, http: _Http) -> Manifest:
         """One request, and another with freshly read credentials if they were refused."""

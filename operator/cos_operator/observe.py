@@ -35,9 +35,22 @@ class Observed(NamedTuple):
     targets: tuple[CheckTarget, ...]
 
 
-async def observe(kube: Kube, stack: CosStack, clients: Mapping[str, EngineClient]) -> Observed:
-    """Look at the stack. Raises `KubeError` if the API cannot be read; what an engine does never raises."""
-    objects, named = await asyncio.gather(_children(kube, stack), _secrets(kube, stack))
+async def children(kube: Kube, namespace: str, name: str) -> dict[Ref, Manifest]:
+    """The objects that carry the labels of a stack, whether it exists or not. Raises `KubeError`."""
+    lists = await asyncio.gather(
+        *(kube.list_known(kind, namespace, stack_selector(name)) for kind in CHILD_KINDS)
+    )
+    return {ref_of(obj): obj for found in lists for obj in found}
+
+
+async def observe(
+    kube: Kube, stack: CosStack, objects: Mapping[Ref, Manifest], clients: Mapping[str, EngineClient]
+) -> Observed:
+    """Look at the stack, whose `children` are `objects`, at what it refers to, and ask its engines.
+
+    Raises `KubeError` if the API cannot be read; what an engine does never raises.
+    """
+    named = await _secrets(kube, stack)
     snapshot = Snapshot(objects=objects, references=named, entropy=secrets.token_bytes(_ENTROPY_BYTES))
     resolution = resolve(stack, snapshot)
     missing = wanted_refs(resolution) - set(objects)
@@ -48,14 +61,6 @@ async def observe(kube: Kube, stack: CosStack, clients: Mapping[str, EngineClien
     warnings = await _warnings(kube, stack, snapshot.objects) if asked.warnings else {}
     checks, logs = await asyncio.gather(ask(asked.targets, clients), _logs(kube, stack, asked.logs))
     return Observed(replace(snapshot, warnings=warnings, checks=checks, logs=logs), resolution, asked.targets)
-
-
-async def _children(kube: Kube, stack: CosStack) -> dict[Ref, Manifest]:
-    metadata = stack.metadata
-    lists = await asyncio.gather(
-        *(kube.list(kind, metadata.namespace, stack_selector(metadata.name)) for kind in CHILD_KINDS)
-    )
-    return {ref_of(obj): obj for found in lists for obj in found}
 
 
 async def _by_name(kube: Kube, namespace: str, refs: Iterable[Ref]) -> dict[Ref, Manifest]:

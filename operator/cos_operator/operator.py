@@ -9,7 +9,8 @@ from importlib.metadata import version
 
 import structlog
 
-from cos_operator import fence, metrics
+from cos_operator import collector, fence, metrics
+from cos_operator.echoes import Echoes
 from cos_operator.engines.base import EngineClient
 from cos_operator.engines.registry import CLIENTS
 from cos_operator.kube import Kube
@@ -20,13 +21,14 @@ from cos_operator.reconcile import Key, Reconciler
 from cos_operator.resync import Resync
 from cos_operator.server import HealthServer, Verdict
 from cos_operator.settings import OperatorSettings
-from cos_operator.watch import Watcher, is_observed
+from cos_operator.watch import Hint, Watcher, is_observed
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 async def run(settings: OperatorSettings) -> None:
     """Run until SIGTERM or SIGINT. Raises `CredentialsError` if there is no way to log in."""
+    collector.calm()
     metrics.register_process(version("cos-operator"))
     async with (
         Kube.connect(settings.kubeconfig, settings.context) as kube,
@@ -55,6 +57,7 @@ class Operator:
         self._kube = kube
         self._clients = clients
         self._queue: WorkQueue[Key] = WorkQueue()
+        self._echoes: Echoes[Key] = Echoes()
         self._resync: Resync[Key] = Resync(
             settings.namespaces or (None,),
             self._stacks,
@@ -126,10 +129,13 @@ class Operator:
 
     async def _lead(self) -> None:
         """The leader's work: serve the queue and fill it with every stack there is, now and again."""
+        # What another leader wrote until now may not have come to the cache that a read is answered from.
+        self._kube.versions.forget()
+        self._echoes.forget()
         self._resync.ask()
         pulse: Pulse[Key] = Pulse(self._clients, self._queue.add)
         serve = self._queue.run(
-            Reconciler(self._kube, self._clients, pulse=pulse),
+            Reconciler(self._kube, self._clients, pulse=pulse, echoes=self._echoes),
             self._settings.workers,
             self._settings.reconcile_timeout_seconds,
         )
@@ -153,11 +159,14 @@ class Operator:
             observed[Key(metadata["namespace"], metadata["name"])] = is_observed(metadata, status)
         return sorted(observed, key=lambda key: (observed[key], key))
 
-    def _hint(self, _kind: str, namespace: str, stack: str, *, news: bool) -> None:
+    def _hint(self, hint: Hint) -> None:
         # Who begins to lead looks at every stack, so a standby needs to remember none. What was merely listed leaves a
         # backoff alone: watches are listed anew just when the API server is in trouble.
+        key = Key(hint.namespace, hint.stack)
         if self._leading:
-            self._queue.add(Key(namespace, stack), urgent=news)
+            self._kube.versions.met(hint.kind, hint.version)
+            if not self._echoes.is_echo(key, hint.state):
+                self._queue.add(key, urgent=hint.news)
 
     async def _is_alive(self) -> Verdict:
         if self._elector.is_leader and not self._queue.running:

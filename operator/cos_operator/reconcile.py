@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import structlog
 
@@ -25,14 +26,17 @@ from cos_controllers.names import API_VERSION, MANAGER
 from cos_controllers.parsing import InvalidStack, parse_stack
 from cos_controllers.plan import WHEN_STUCK, decide
 from cos_operator import metrics
+from cos_operator.echoes import Echoes, state
 from cos_operator.engines.base import EngineClient
 from cos_operator.execute import execute
 from cos_operator.kube import Kube, KubeError
 from cos_operator.lease import NotLeader
-from cos_operator.observe import observe
+from cos_operator.observe import children, observe
 from cos_operator.pulse import Pulse
 
 log = structlog.stdlib.get_logger(__name__)
+
+T = TypeVar("T")
 
 
 class Key(NamedTuple):
@@ -46,7 +50,10 @@ class Key(NamedTuple):
 
 
 class Reconciler:
-    """Brings stacks to their spec, one call a stack. `pulse` is told which engines to go on asking."""
+    """Brings stacks to their spec, one call a stack.
+
+    `pulse` is told which engines to go on asking, `echoes` as what each stack is left.
+    """
 
     def __init__(
         self,
@@ -54,11 +61,13 @@ class Reconciler:
         clients: Mapping[str, EngineClient],
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         pulse: Pulse[Key] | None = None,
+        echoes: Echoes[Key] | None = None,
     ) -> None:
         self._kube = kube
         self._clients = clients
         self._now = now
         self._pulse = pulse or Pulse(clients, lambda _: None)
+        self._echoes: Echoes[Key] = echoes or Echoes()
 
     async def __call__(self, key: Key) -> float | None:
         """Reconcile once. Returns the seconds until the next look, None for a stack that is gone.
@@ -81,11 +90,16 @@ class Reconciler:
         return again
 
     async def _reconcile(self, key: Key) -> float | None:
-        raw = await self._kube.get("CosStack", key.namespace, key.name)
+        # Side by side: nothing that is decided rests on which of the two was read first.
+        raw, objects = await asyncio.gather(
+            self._kube.get("CosStack", key.namespace, key.name),
+            _or_error(children(self._kube, key.namespace, key.name)),
+        )
         if raw is None or raw["metadata"].get("deletionTimestamp"):
             # Deletion needs nothing of us: the garbage collector follows owner references.
             metrics.remove_stack(key.namespace, key.name)
             self._pulse.forget(key)
+            self._echoes.forget(key)
             return None
         try:
             stack = parse_stack(raw)
@@ -95,7 +109,9 @@ class Reconciler:
             self._pulse.forget(key)
             return None
         try:
-            seen = await observe(self._kube, stack, self._clients)
+            if isinstance(objects, KubeError):
+                raise objects
+            seen = await observe(self._kube, stack, objects, self._clients)
         except KubeError as error:
             await self._report(stack, raw, unknown_status(stack, str(error), self._now()))
             raise
@@ -125,6 +141,7 @@ class Reconciler:
             components={row.name: row.ready for row in status.components},
         )
         wanted = status.model_dump(by_alias=True, exclude_none=True, mode="json")
+        self._echoes.left(Key(metadata.namespace, metadata.name), state(raw["metadata"], wanted))
         if raw.get("status") == wanted:
             return
         body = {
@@ -166,3 +183,11 @@ class Reconciler:
             await self._kube.create(event)
         except KubeError as error:
             log.warning("event not written", reason=notice.reason, error=str(error))
+
+
+async def _or_error(reading: Awaitable[T]) -> T | KubeError:
+    """What was read, or why it could not be."""
+    try:
+        return await reading
+    except KubeError as error:
+        return error

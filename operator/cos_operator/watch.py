@@ -14,7 +14,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import aiohttp
 import kopf
@@ -22,6 +22,7 @@ import structlog
 
 from cos_controllers.names import GROUP, LABEL_STACK, SELECTOR_MANAGED
 from cos_operator import metrics
+from cos_operator.echoes import state
 from cos_operator.kube import KINDS, WATCHED_KINDS, Endpoint, Forbidden, Kube, KubeError
 from cos_operator.watch_streams import Streams
 
@@ -36,12 +37,19 @@ _FIRST_RESTART, _LAST_RESTART, _STABLE_SECONDS = 1.0, 30.0, 60.0
 _END_LIMIT, _LEFTOVER_LIMIT, _LEFTOVER_INTERVAL, _STOP_LIMIT = 3.0, 3.0, 0.05, 8.0
 
 
-#: Called with kind, namespace and name of the stack.
-class OnHint(Protocol):
-    """Takes kind, namespace and stack of an event, and whether it is news or was there when the watch began."""
+class Hint(NamedTuple):
+    """What an event tells: an object of this kind and resource version has something new about a stack.
 
-    def __call__(self, kind: str, namespace: str, stack: str, /, *, news: bool) -> None:
-        """Take a hint."""
+    `news` is false for what was merely there when the watch began. `state` is that of `echoes.state` if the object is
+    the stack itself.
+    """
+
+    kind: str
+    namespace: str
+    stack: str
+    version: str
+    news: bool
+    state: str = ""
 
 
 class _Backoffs:
@@ -104,12 +112,12 @@ class Watcher:
         self._thread = threading.Thread(target=self._supervise, name="watch", daemon=True)
         self._stopping = threading.Event()
         self._home: asyncio.AbstractEventLoop | None = None
-        self._on_hint: OnHint | None = None
+        self._on_hint: Callable[[Hint], None] | None = None
         self._on_restart: Callable[[], None] | None = None
         self._kopf: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
         self._error = ""
 
-    def start(self, on_hint: OnHint, on_restart: Callable[[], None]) -> None:
+    def start(self, on_hint: Callable[[Hint], None], on_restart: Callable[[], None]) -> None:
         """Begin to watch. Both are called in the event loop that calls this.
 
         `on_hint` gets each event; every object counts as one when it is first listed. `on_restart` is called when
@@ -149,9 +157,9 @@ class Watcher:
         problem = self._streams.problem()
         return f"{self._error}; {problem}" if problem and self._error else problem
 
-    def _hand_over(self, kind: str, namespace: str, stack: str, *, news: bool) -> None:
-        metrics.EVENTS_RECEIVED.labels(kind).inc()
-        self._call_home(lambda: self._on_hint and self._on_hint(kind, namespace, stack, news=news))
+    def _hand_over(self, hint: Hint) -> None:
+        metrics.EVENTS_RECEIVED.labels(hint.kind).inc()
+        self._call_home(lambda: self._on_hint and self._on_hint(hint))
 
     def _hand_over_gap(self) -> None:
         self._call_home(lambda: self._on_restart and self._on_restart())
@@ -289,10 +297,15 @@ class Watcher:
         )
         async def hint(**event: Any) -> None:
             stack = stack_of(event)
-            if stack:
-                # What is listed when a watch begins has no type. A spec that nobody has looked at is news all the same.
-                fresh = kind == STACK_KIND and not is_observed(event["meta"], event["status"])
-                self._hand_over(kind, event["namespace"], stack, news=event["type"] is not None or fresh)
+            if not stack:
+                return
+            obj = event["event"]["object"]
+            metadata, status = obj["metadata"], obj.get("status") or {}
+            # What is listed when a watch begins has no type. A spec that nobody has looked at is news all the same.
+            news = event["type"] is not None or (kind == STACK_KIND and not is_observed(metadata, status))
+            shown = state(metadata, status) if kind == STACK_KIND and event["type"] != "DELETED" else ""
+            version = metadata.get("resourceVersion", "")
+            self._hand_over(Hint(kind, metadata["namespace"], stack, version, news, shown))
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:

@@ -153,6 +153,25 @@ async def test_lists_are_paged_filtered_and_carry_their_kind(kube: Kube, namespa
     assert len(everywhere) >= 520
 
 
+async def test_a_list_of_what_is_known_shows_at_once_what_was_written(kube: Kube, namespace: str) -> None:
+    kube.versions.forget()
+    for number in range(20):
+        created = await kube.create(labelled(namespace, number))
+        listed = await kube.list_known("ConfigMap", namespace, "test=paging")
+        assert len(listed) == number + 1
+        assert int(kube.versions.newest("ConfigMap") or 0) >= int(created["metadata"]["resourceVersion"])
+    assert {(obj["apiVersion"], obj["kind"]) for obj in listed} == {("v1", "ConfigMap")}
+
+
+async def test_an_api_server_that_has_gone_back_in_time_is_believed(kube: Kube, namespace: str) -> None:
+    """As after etcd was put back from a backup."""
+    await kube.create(labelled(namespace, 1))
+    await kube.list("ConfigMap", namespace)
+    kube.versions.met("ConfigMap", str(10**15))
+    assert len(await kube.list_known("ConfigMap", namespace, "test=paging")) == 1
+    assert int(kube.versions.newest("ConfigMap") or 0) < 10**15
+
+
 def labelled(namespace: str, number: int) -> Manifest:
     obj = config_map(namespace, f"page-{number}", number=str(number))
     obj["metadata"]["labels"] = {"test": "paging", "parity": "odd" if number % 2 else "even"}

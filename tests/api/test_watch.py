@@ -14,7 +14,7 @@ import pytest
 from cos_controllers.names import API_VERSION, object_labels
 from cos_operator import metrics, watch
 from cos_operator.kube import KINDS, Kind, Kube
-from cos_operator.watch import WATCHED_KINDS, Watcher
+from cos_operator.watch import WATCHED_KINDS, Hint, Watcher
 
 Manifest = dict[str, Any]
 Kubectl = Callable[..., str]
@@ -29,9 +29,11 @@ class Hints:
         self.gaps = 0
         self._thread_safe = asyncio.get_running_loop()
 
-    def hint(self, kind: str, namespace: str, stack: str, /, *, news: bool) -> None:
-        self.news[kind, namespace, stack] = news
+    def hint(self, hint: Hint) -> None:
         assert asyncio.get_running_loop() is self._thread_safe
+        kind, namespace, stack, version, news = hint
+        assert version.isdecimal(), "what a read must not be older than"
+        self.news[kind, namespace, stack] = news
         self.received.append((kind, namespace, stack))
 
     def gap(self) -> None:

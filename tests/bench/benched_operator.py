@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from cos_controllers.observation import CheckResult, CheckTarget, Outcome
-from cos_operator import logs, metrics
+from cos_operator import collector, logs, metrics
 from cos_operator.engines.registry import CLIENTS
 from cos_operator.kube import Kube
 from cos_operator.operator import Operator
@@ -53,6 +53,7 @@ async def run() -> None:
     """As `cos_operator.operator.run`."""
     settings = OperatorSettings.load()
     logs.configure(settings.log_level, settings.log_format)
+    collector.calm()
     metrics.register_process(version("cos-operator"))
     path = os.environ.get("COS_BENCH_RECORD")
     async with (

@@ -13,8 +13,8 @@ from cos_controllers.observation import CheckResult, CheckTarget, Outcome, Snaps
 from cos_controllers.resolve import references
 from cos_operator.cli import Manifest
 from cos_operator.engines.base import EngineError
-from cos_operator.kube import Forbidden, Kube
-from cos_operator.observe import observe
+from cos_operator.kube import Forbidden, Kube, Manifests
+from cos_operator.observe import children, observe
 
 #: Stands for a Secret that may not be read: any usable value. It goes nowhere but into the plan.
 _UNREADABLE = {"data": encoded({"password": "x" * 16})}
@@ -51,7 +51,7 @@ class Reader(Kube):
 
     async def list(
         self, kind: str, namespace: str | None, label_selector: str = "", field_selector: str = ""
-    ) -> list[Manifest]:
+    ) -> Manifests:
         """As `Kube.list`."""
         try:
             return await super().list(kind, namespace, label_selector, field_selector)
@@ -60,6 +60,10 @@ class Reader(Kube):
                 raise
             self.hides_secrets = True
             return []
+
+    async def list_known(self, kind: str, namespace: str, label_selector: str) -> Manifests:
+        """A consistent read: a person asks seldom, and wants the present."""
+        return await self.list(kind, namespace, label_selector)
 
 
 class Reported:
@@ -83,5 +87,7 @@ async def read_snapshot(reader: Reader, stack: CosStack) -> Snapshot:
     """Everything that there is of a stack, without asking an engine. Raises `KubeError`."""
     reader.assumed = references(stack)
     reported = Reported(stack)
-    observed = await observe(reader, stack, dict.fromkeys((engine.kind for engine in ENGINES), reported))
+    objects = await children(reader, stack.metadata.namespace, stack.metadata.name)
+    clients = dict.fromkeys((engine.kind for engine in ENGINES), reported)
+    observed = await observe(reader, stack, objects, clients)
     return observed.snapshot

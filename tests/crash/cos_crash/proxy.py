@@ -86,7 +86,7 @@ class Proxy:
         self._upstream_tls = upstream_tls
         self._tls = tls
         self._crash = crash
-        self._answers: dict[str, deque[bytes]] = {}
+        self._answers: dict[tuple[str, ...], deque[bytes]] = {}
         self._calm = asyncio.Event()
         self._open = True
         self._shut_at: float | None = None
@@ -121,7 +121,9 @@ class Proxy:
         self._calm.set()
         self._calm = asyncio.Event()
         # What was last answered before the case is what is stale in it.
-        self._answers = {path: deque([answers[-1]], _KEPT_ANSWERS) for path, answers in self._answers.items()}
+        self._answers = {
+            question: deque([answers[-1]], _KEPT_ANSWERS) for question, answers in self._answers.items()
+        }
         self.injection = injection
         self.journal = Journal()
 
@@ -197,7 +199,7 @@ class Proxy:
         status, headers, body = await self._forward(request)
         self.injection.next(Stream.LISTS)
         if status == HTTPStatus.OK:
-            answers = self._answers.setdefault(request.raw_path, deque(maxlen=_KEPT_ANSWERS))
+            answers = self._answers.setdefault(_question(request), deque(maxlen=_KEPT_ANSWERS))
             older = next((answer for answer in answers if _items(answer) != _items(body)), None)
             if not answers or _items(answers[-1]) != _items(body):
                 answers.append(body)
@@ -301,6 +303,11 @@ def _refusal(code: HTTPStatus, reason: str) -> web.Response:
 
 def _items(answer: bytes) -> Any:
     return json.loads(answer).get("items")
+
+
+def _question(request: web.Request) -> tuple[str, ...]:
+    """What a list asks for; how new the answer must be is not part of it."""
+    return request.path, request.query.get("labelSelector", ""), request.query.get("fieldSelector", "")
 
 
 def _is_bookmark(line: bytes) -> bool:

@@ -211,7 +211,8 @@ async def test_a_stale_list_is_an_earlier_answer_to_the_same_question_and_given_
     assert setup.proxy.injection.unreached
     setup.server.items = ["now"]
     assert await setup.items(f"{PODS}?labelSelector=x") == ["now"], "another question"
-    assert await setup.items() == ["before"]
+    newer = f"{PODS}?resourceVersion=7&resourceVersionMatch=NotOlderThan"
+    assert await setup.items(newer) == ["before"], "the same question"
     assert await setup.items() == ["now"]
     assert not setup.proxy.injection.unreached
 

@@ -11,7 +11,10 @@ from cos_operator import lease, server, watch
 from cos_operator.kube import WRITE_TIMEOUT, Kube
 from cos_operator.kube_errors import Forbidden, Request
 from cos_operator.operator import Operator
+from cos_operator.reconcile import Key
+from cos_operator.resource_versions import ResourceVersions
 from cos_operator.settings import OperatorSettings
+from cos_operator.watch import Hint
 from cos_operator.writes import Writes
 
 #: Of a pod, unless it sets another one; the chart's is longer.
@@ -25,6 +28,7 @@ class HalfReadable:
     writes = Writes(write_timeout)
 
     def __init__(self) -> None:
+        self.versions = ResourceVersions()
         self.listed: Counter[str | None] = Counter()
         self.read: Counter[str] = Counter()
 
@@ -34,6 +38,9 @@ class HalfReadable:
         if namespace == "refused":
             raise Forbidden(Request("list", kind, namespace), "a right is missing", code=403)
         return [{"metadata": {"namespace": namespace, "name": name}} for name in ("a", "b")]
+
+    async def list_known(self, *_: str) -> list[dict[str, Any]]:
+        return []
 
     async def get(self, kind: str, _: str, name: str) -> None:
         assert kind == "CosStack"
@@ -82,6 +89,52 @@ def test_whoever_begins_to_lead_looks_first_at_what_nobody_has_looked_at(
         leading.cancel()
         await asyncio.wait([leading])
         assert list(api.read) == ["edited", "a", "b", "z"]
+
+    virtual_time(main)
+
+
+def test_whoever_begins_to_lead_reads_the_present_once(virtual_time: Callable[..., object]) -> None:
+    """What another leader has written last may not have come to the cache that reads of what is known are from."""
+
+    async def main() -> None:
+        api = HalfReadable()
+        kube = cast("Kube", api)
+        operator = Operator(OperatorSettings(namespaces=("served",), leader_elect=False), kube, kube, {})
+        api.versions.read("Pod", "7")
+        leading = asyncio.create_task(operator._lead())
+        await asyncio.sleep(1)
+        assert api.versions.newest("Pod") is None
+        operator._hint(Hint("Pod", "served", "a", "9", news=True))
+        assert api.versions.newest("Pod") is None, "an event alone does not tell of all that was before it"
+        api.versions.read("Pod", "8")
+        operator._hint(Hint("Pod", "served", "a", "9", news=True))
+        assert api.versions.newest("Pod") == "9"
+        leading.cancel()
+        await asyncio.wait([leading])
+
+    virtual_time(main)
+
+
+def test_the_echo_of_what_a_pass_left_is_no_reason_for_another(virtual_time: Callable[..., object]) -> None:
+    async def main() -> None:
+        api = HalfReadable()
+        kube = cast("Kube", api)
+        operator = Operator(OperatorSettings(namespaces=("served",), leader_elect=False), kube, kube, {})
+        leading = asyncio.create_task(operator._lead())
+        await asyncio.sleep(1)
+        assert api.read["a"] == 1
+        operator._echoes.left(Key("served", "a"), "as it is")
+        operator._hint(Hint("CosStack", "served", "a", "5", news=True, state="as it is"))
+        await asyncio.sleep(1)
+        assert api.read["a"] == 1
+        for state in ("otherwise", ""):
+            operator._echoes.left(Key("served", "a"), "as it is")
+            before = api.read["a"]
+            operator._hint(Hint("CosStack", "served", "a", "5", news=True, state=state))
+            await asyncio.sleep(1)
+            assert api.read["a"] == before + 1
+        leading.cancel()
+        await asyncio.wait([leading])
 
     virtual_time(main)
 

@@ -1,0 +1,20 @@
+"""Python's garbage collector, set up for a process that answers within milliseconds."""
+
+from __future__ import annotations
+
+import gc
+
+#: Allocations until the youngest objects are looked at, and how often one generation is until the next one is. A look
+#: at all objects, which is what takes long, comes every 5 million allocations instead of every 70,000. What ends
+#: without a cycle, which is nearly all, is freed at once as ever.
+_THRESHOLDS = (10_000, 10, 50)
+
+
+def calm() -> None:
+    """Keep the collector away from what lives as long as the process: everything that has been imported.
+
+    Without this it looked at half a million objects every few seconds, which held up whatever came then for 0.1 s.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_THRESHOLDS)
