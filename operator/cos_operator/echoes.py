@@ -14,7 +14,7 @@ _BOOKKEEPING = frozenset({"resourceVersion", "managedFields"})
 
 
 def state(metadata: Mapping[str, Any], status: Mapping[str, Any]) -> str:
-    """A digest of what a stack is like: its spec (by its generation), what a person sets in its metadata, its status."""
+    """A digest of a stack: its spec (by the generation), what a person sets in its metadata, its status."""
     return digest([{key: value for key, value in metadata.items() if key not in _BOOKKEEPING}, status])
 
 
