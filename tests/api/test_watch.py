@@ -13,6 +13,7 @@ import pytest
 
 from cos_controllers.names import API_VERSION, object_labels
 from cos_operator import metrics, watch
+from cos_operator.echoes import state
 from cos_operator.kube import KINDS, Kind, Kube
 from cos_operator.watch import WATCHED_KINDS, Hint, Watcher
 
@@ -26,15 +27,17 @@ class Hints:
     def __init__(self) -> None:
         self.received: list[tuple[str, str, str]] = []
         self.news: dict[tuple[str, str, str], bool] = {}
+        self.states: dict[tuple[str, str, str], str] = {}
         self.gaps = 0
         self._thread_safe = asyncio.get_running_loop()
 
     def hint(self, hint: Hint) -> None:
         assert asyncio.get_running_loop() is self._thread_safe
-        kind, namespace, stack, version, news = hint
-        assert version.isdecimal(), "what a read must not be older than"
-        self.news[kind, namespace, stack] = news
-        self.received.append((kind, namespace, stack))
+        assert hint.version.isdecimal(), "what a read must not be older than"
+        key = (hint.kind, hint.namespace, hint.stack)
+        self.news[key] = hint.news
+        self.states[key] = hint.state
+        self.received.append(key)
 
     def gap(self) -> None:
         assert asyncio.get_running_loop() is self._thread_safe
@@ -154,6 +157,27 @@ async def test_stacks_and_their_children_give_hints(
         await hints.comes("CosStack", namespace, "cos")
         assert not hints.gaps
     assert metrics.EVENTS_RECEIVED.labels("CosStack")._value.get() >= events + 3
+
+
+async def test_the_echo_of_a_status_shows_the_state_that_its_writer_left(
+    apiserver: str, kube: Kube, namespace: str
+) -> None:
+    created = await kube.create(stack(namespace))
+    async with watching(apiserver, namespace) as (_, hints):
+        status = {"observedGeneration": 1, "conditions": []}
+        left = state(created["metadata"], status)
+        await kube.apply({**stack(namespace), "status": status}, subresource="status", force=True)
+        await until(lambda: hints.states["CosStack", namespace, "cos"] == left)
+        noted = {
+            **stack(namespace),
+            "metadata": {**stack(namespace)["metadata"], "annotations": {"look": "again"}},
+        }
+        hints.received.clear()
+        await kube.apply(noted, force=True)
+        await hints.comes("CosStack", namespace, "cos")
+        assert hints.states["CosStack", namespace, "cos"] != left
+        await kube.delete("CosStack", namespace, "cos")
+        await until(lambda: not hints.states["CosStack", namespace, "cos"])
 
 
 async def test_foreign_objects_and_other_namespaces_give_none(
