@@ -92,7 +92,7 @@ class Reconciler:
     async def _reconcile(self, key: Key) -> float | None:
         # Side by side: nothing that is decided rests on which of the two was read first.
         raw, objects = await asyncio.gather(
-            self._kube.get("CosStack", key.namespace, key.name),
+            self._kube.get_known("CosStack", key.namespace, key.name),
             _or_error(children(self._kube, key.namespace, key.name)),
         )
         if raw is None or raw["metadata"].get("deletionTimestamp"):
