@@ -18,6 +18,8 @@ from kubernetes.aio.config.incluster_config import SERVICE_HOST_ENV_NAME, SERVIC
 
 from cos_operator.kubeconfig import Choice, choose, problem
 
+#: Seconds for a login program: where nobody is there to be asked, and where a person may have to log in by a browser.
+_UNATTENDED_LIMIT, _ATTENDED_LIMIT = 30.0, 300.0
 _SERVICE_ACCOUNT = "the pod's service account"
 #: What the library raises at credentials that it cannot use.
 _UNUSABLE = (
@@ -86,10 +88,12 @@ async def _from_program(choice: Choice) -> dict[str, Any]:
     """
     spec = choice.user["exec"]
     program = f"login program {spec['command']} of {choice.origin}"
+    attended = sys.stdin.isatty()
+    limit = _ATTENDED_LIMIT if attended else _UNATTENDED_LIMIT
     request = {
         "apiVersion": spec.get("apiVersion"),
         "kind": "ExecCredential",
-        "spec": {"interactive": sys.stdin.isatty()},
+        "spec": {"interactive": attended},
     }
     try:
         added = {item["name"]: item["value"] for item in spec.get("env") or ()}
@@ -106,7 +110,10 @@ async def _from_program(choice: Choice) -> dict[str, Any]:
     except (LookupError, TypeError, ValueError) as error:
         raise problem(f"{program} cannot be started: its args or env are malformed") from error
     try:
-        answer, said = await process.communicate()
+        async with asyncio.timeout(limit):
+            answer, said = await process.communicate()
+    except TimeoutError as error:
+        raise problem(f"{program} did not answer within {limit:g} s", "log in again") from error
     finally:
         if process.returncode is None:
             process.kill()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+
+from cos_controllers.api.status import ConditionStatus, CosStackStatus
 
 #: Everything that `/metrics` exposes; a registry of our own, so that no library adds to it unnoticed.
 REGISTRY = CollectorRegistry()
@@ -61,16 +61,35 @@ EVENTS_RECEIVED = Counter(
     ("kind",),
     registry=REGISTRY,
 )
-STACK_READY = Gauge(
-    "cos_stack_ready",
-    "1 while the stack's condition Ready is True, else 0.",
-    ("namespace", "stack"),
+STACK_CONDITION = Gauge(
+    "cos_stack_condition",
+    "A condition of the stack: 1 while it is True, 0 while False, -1 while Unknown.",
+    ("namespace", "stack", "type"),
     registry=REGISTRY,
 )
 COMPONENT_READY = Gauge(
     "cos_stack_component_ready",
-    "1 while the component answers its own protocol, else 0.",
+    "1 while the component serves what the spec asks for, else 0.",
     ("namespace", "stack", "component"),
+    registry=REGISTRY,
+)
+COMPONENT_SERVING = Gauge(
+    "cos_stack_component_serving",
+    "1 while the component answers its own protocol, perhaps with an earlier configuration; 0 while it does not, or "
+    "while a part of the spec that cannot be used keeps the operator from asking it.",
+    ("namespace", "stack", "component"),
+    registry=REGISTRY,
+)
+COMPONENT_CHANGING = Gauge(
+    "cos_stack_component_changing",
+    "1 from a change of the component, or its creation, until it has served for ten seconds, else 0.",
+    ("namespace", "stack", "component"),
+    registry=REGISTRY,
+)
+COMPONENT_REASON = Gauge(
+    "cos_stack_component_reason",
+    "1 for the reason that the component's status gives at present; the others are absent.",
+    ("namespace", "stack", "component", "reason"),
     registry=REGISTRY,
 )
 
@@ -91,39 +110,53 @@ _DESCRIBED = (
     API_SECONDS,
     WATCH_RESTARTS,
     EVENTS_RECEIVED,
-    STACK_READY,
+    STACK_CONDITION,
     COMPONENT_READY,
+    COMPONENT_SERVING,
+    COMPONENT_CHANGING,
+    COMPONENT_REASON,
     ROLLBACKS,
 )
+#: Series of a stack that say how it is now.
+_OF_COMPONENTS = (COMPONENT_READY, COMPONENT_SERVING, COMPONENT_CHANGING)
+_PRESENT = (STACK_CONDITION, *_OF_COMPONENTS, COMPONENT_REASON)
+_BY_STATUS = {ConditionStatus.TRUE: 1, ConditionStatus.FALSE: 0, ConditionStatus.UNKNOWN: -1}
 
-#: Components with a series, by namespace and stack: what `set_stack` and `remove_stack` must take away.
-_components: dict[tuple[str, str], set[str]] = {}
+#: The rows of each stack that has series, by namespace and stack: what the next `set_stack` must take away.
+_rows: dict[tuple[str, str], dict[str, str]] = {}
 
 
-def set_stack(namespace: str, stack: str, *, ready: bool, components: Mapping[str, bool]) -> None:
-    """Record the readiness of a stack and all its components; series of components it lost go away."""
-    STACK_READY.labels(namespace, stack).set(ready)
-    for gone in _components.get((namespace, stack), set()) - set(components):
-        COMPONENT_READY.remove(namespace, stack, gone)
-    for component, component_ready in components.items():
-        COMPONENT_READY.labels(namespace, stack, component).set(component_ready)
-    _components[namespace, stack] = set(components)
+def set_stack(namespace: str, stack: str, status: CosStackStatus) -> None:
+    """Record how a stack and its components are; series of what is no longer so go away."""
+    for condition in status.conditions:
+        STACK_CONDITION.labels(namespace, stack, condition.type).set(_BY_STATUS[condition.status])
+    before = _rows.get((namespace, stack), {})
+    rows = {row.name: row.reason for row in status.components}
+    for component, reason in before.items():
+        if component not in rows:
+            for metric in _OF_COMPONENTS:
+                metric.remove(namespace, stack, component)
+        if rows.get(component) != reason:
+            COMPONENT_REASON.remove(namespace, stack, component, reason)
+    for row in status.components:
+        COMPONENT_READY.labels(namespace, stack, row.name).set(row.ready)
+        COMPONENT_SERVING.labels(namespace, stack, row.name).set(row.serving_since is not None)
+        changing = row.desired_revision != row.last_good_revision
+        COMPONENT_CHANGING.labels(namespace, stack, row.name).set(changing)
+        COMPONENT_REASON.labels(namespace, stack, row.name, row.reason).set(1)
+    _rows[namespace, stack] = rows
 
 
 def remove_stack(namespace: str, stack: str) -> None:
     """Remove every series of a deleted stack. A stack without any is fine."""
-    known = _components.pop((namespace, stack), None)
-    if known is None:
-        return
-    STACK_READY.remove(namespace, stack)
-    for component in known:
-        COMPONENT_READY.remove(namespace, stack, component)
-    ROLLBACKS.remove_by_labels({"namespace": namespace, "stack": stack})
+    if _rows.pop((namespace, stack), None) is not None:
+        for metric in (*_PRESENT, ROLLBACKS):
+            metric.remove_by_labels({"namespace": namespace, "stack": stack})
 
 
 def stacks() -> frozenset[tuple[str, str]]:
     """Namespace and name of every stack that has series."""
-    return frozenset(_components)
+    return frozenset(_rows)
 
 
 def register_process(version: str) -> None:

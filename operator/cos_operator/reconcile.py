@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 import structlog
 
 from cos_controllers.api.stack import CosStack, Metadata
-from cos_controllers.api.status import ConditionStatus, ConditionType, CosStackStatus, Reason
+from cos_controllers.api.status import CosStackStatus, Reason
 from cos_controllers.conditions import (
     Notice,
     refused_status,
@@ -92,7 +92,7 @@ class Reconciler:
     async def _reconcile(self, key: Key) -> float | None:
         # Side by side: nothing that is decided rests on which of the two was read first.
         raw, objects = await asyncio.gather(
-            self._kube.get("CosStack", key.namespace, key.name),
+            self._kube.get_known("CosStack", key.namespace, key.name),
             _or_error(children(self._kube, key.namespace, key.name)),
         )
         if raw is None or raw["metadata"].get("deletionTimestamp"):
@@ -131,15 +131,7 @@ class Reconciler:
     async def _report(self, stack: CosStack, raw: Manifest, status: CosStackStatus) -> None:
         """Write the status if it says something new."""
         metadata = stack.metadata
-        metrics.set_stack(
-            metadata.namespace,
-            metadata.name,
-            ready=any(
-                item.type == ConditionType.READY and item.status is ConditionStatus.TRUE
-                for item in status.conditions
-            ),
-            components={row.name: row.ready for row in status.components},
-        )
+        metrics.set_stack(metadata.namespace, metadata.name, status)
         wanted = status.model_dump(by_alias=True, exclude_none=True, mode="json")
         self._echoes.left(Key(metadata.namespace, metadata.name), state(raw["metadata"], wanted))
         if raw.get("status") == wanted:

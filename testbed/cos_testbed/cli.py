@@ -16,6 +16,7 @@ from cos_testbed.build import ensure_binary
 from cos_testbed.errors import PrerequisiteError, TestbedError
 from cos_testbed.images import build_images
 from cos_testbed.instance import Instance, instance_from
+from cos_testbed.packages import PACKAGED, ensure_packaged
 from cos_testbed.progress import Progress
 
 app = typer.Typer(
@@ -154,8 +155,8 @@ def kubeconfig() -> None:
 
 @app.command()
 def path(program: Annotated[str, typer.Argument(help="Such as kubectl, helm, etcd.")]) -> None:
-    """Print the path of a pinned program; builds it if needed."""
-    typer.echo(ensure_binary(program))
+    """Print the path of a pinned program, or one that Debian packages; builds or fetches it if needed."""
+    typer.echo(ensure_packaged(program, Progress()) if program in PACKAGED else ensure_binary(program))
 
 
 @app.command()

@@ -47,9 +47,14 @@ def render(helm: Any) -> Callable[..., list[dict[str, Any]]]:
     """``render("a=1", b={"c": 2})``: the objects of the chart with these values."""
 
     def run(
-        *sets: str, chart: Path = CHART, namespace: str = RELEASE_NAMESPACE, **values: Any
+        *sets: str,
+        chart: Path = CHART,
+        namespace: str = RELEASE_NAMESPACE,
+        api_versions: tuple[str, ...] = (),
+        **values: Any,
     ) -> list[dict[str, Any]]:
         args = ["template", "cos-operator", str(chart), f"--namespace={namespace}"]
+        args += [f"--api-versions={version}" for version in api_versions]
         done = helm(*args, *(f"--set={item}" for item in sets), values=values)
         assert done.returncode == 0, done.stderr
         return [obj for obj in yaml.load_all(done.stdout, Loader=yaml.CSafeLoader) if obj]
@@ -99,7 +104,7 @@ def test_the_install_manifest_is_the_rendered_chart() -> None:
         (("runAsUser=0",), ("/runAsUser", "minimum")),
         (("extraEnv[0].name=COS_WORKERS", "extraEnv[0].value=a"), ("extraEnv", "COS_WORKERS", "remove it")),
         (
-            ("metrics.serviceMonitor.enabled=true", "metrics.service.enabled=false"),
+            ("metrics.serviceMonitor.enabled=Always", "metrics.service.enabled=false"),
             ("set metrics.service.enabled to true",),
         ),
     ],
@@ -198,11 +203,35 @@ def test_options_are_off_until_asked_for(render: Any) -> None:
     without = render("crds.install=false", "rbac.create=false", "serviceAccount.create=false")
     assert {obj["kind"] for obj in without} == {"Service", "Deployment"}
     assert pod_of(without)["spec"]["serviceAccountName"] == "default"
-    monitor = of_kind(
-        render("metrics.serviceMonitor.enabled=true", "metrics.serviceMonitor.labels.team=a"),
-        "ServiceMonitor",
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"), [("ServiceMonitor", "serviceMonitor"), ("PrometheusRule", "prometheusRule")]
+)
+@pytest.mark.parametrize(("word", "without", "with_"), [("Auto", 0, 1), ("Always", 1, 1), ("Never", 0, 0)])
+def test_objects_of_the_prometheus_operator_are_made_where_it_is_there(
+    render: Any, kind: str, value: str, word: str, without: int, with_: int
+) -> None:
+    sets = (f"metrics.{value}.enabled={word}", f"metrics.{value}.labels.team=a")
+    assert len(of_kind(render(*sets), kind)) == without
+    found = of_kind(render(*sets, api_versions=("monitoring.coreos.com/v1",)), kind)
+    assert len(found) == with_
+    assert all(obj["metadata"]["labels"]["team"] == "a" for obj in found)
+
+
+def test_the_rules_are_those_of_the_file_and_name_where_runbooks_are(render: Any) -> None:
+    plain = yaml.safe_load((CHART / "files/monitoring/rules.yaml").read_text())
+    (as_it_is,) = of_kind(render("metrics.prometheusRule.enabled=Always"), "PrometheusRule")
+    assert as_it_is["spec"] == plain
+    base = "https://example.com/runbooks"
+    (moved,) = of_kind(
+        render("metrics.prometheusRule.enabled=Always", f"metrics.prometheusRule.runbookUrl={base}"),
+        "PrometheusRule",
     )
-    assert monitor[0]["metadata"]["labels"]["team"] == "a"
+    urls = [
+        rule["annotations"]["runbook_url"] for group in moved["spec"]["groups"] for rule in group["rules"]
+    ]
+    assert all(url.startswith(f"{base}/Cos") for url in urls)
 
 
 def test_roles_for_people_are_aggregated_and_speak_of_stacks_alone(render: Any) -> None:

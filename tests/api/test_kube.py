@@ -138,7 +138,7 @@ async def test_orphaned_children_stay(kube: Kube, namespace: str) -> None:
 
 
 async def test_lists_are_paged_filtered_and_carry_their_kind(kube: Kube, namespace: str) -> None:
-    """520 objects are two pages of 500."""
+    """520 objects are six pages of 100."""
     for start in range(0, 520, 20):
         await asyncio.gather(
             *(kube.create(labelled(namespace, number)) for number in range(start, start + 20))
@@ -163,6 +163,15 @@ async def test_a_list_of_what_is_known_shows_at_once_what_was_written(kube: Kube
     assert {(obj["apiVersion"], obj["kind"]) for obj in listed} == {("v1", "ConfigMap")}
 
 
+async def test_a_get_of_what_is_known_shows_at_once_what_was_written(kube: Kube, namespace: str) -> None:
+    await kube.list("ConfigMap", namespace)
+    assert await kube.get_known("ConfigMap", namespace, "page-1") is None
+    created = await kube.create(labelled(namespace, 1))
+    for value in ("2", "3"):
+        assert await kube.get_known("ConfigMap", namespace, "page-1") == created
+        created = await kube.replace({**created, "data": {"number": value}})
+
+
 async def test_an_api_server_that_has_gone_back_in_time_is_believed(kube: Kube, namespace: str) -> None:
     """As after etcd was put back from a backup."""
     await kube.create(labelled(namespace, 1))
@@ -170,6 +179,8 @@ async def test_an_api_server_that_has_gone_back_in_time_is_believed(kube: Kube, 
     kube.versions.met("ConfigMap", str(10**15))
     assert len(await kube.list_known("ConfigMap", namespace, "test=paging")) == 1
     assert int(kube.versions.newest("ConfigMap") or 0) < 10**15
+    kube.versions.met("ConfigMap", str(10**15))
+    assert await kube.get_known("ConfigMap", namespace, "page-1")
 
 
 def labelled(namespace: str, number: int) -> Manifest:

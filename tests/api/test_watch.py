@@ -392,8 +392,8 @@ async def test_a_definition_that_is_deleted_and_comes_back(
 
     def define() -> None:
         kubectl("apply", "-f", "-", stdin=json.dumps(definition))
-        for state in ("jsonpath={.status.conditions}", "condition=Established"):
-            kubectl("wait", f"--for={state}", "--timeout=20s", f"crd/fakestacks.{group}")
+        for awaited in ("jsonpath={.status.conditions}", "condition=Established"):
+            kubectl("wait", f"--for={awaited}", "--timeout=20s", f"crd/fakestacks.{group}")
 
     define()
     try:

@@ -236,7 +236,7 @@ def test_the_operator_answers_for_its_health_and_metrics(healthy: Cluster) -> No
         NAMESPACE,
         f"import urllib.request; print(urllib.request.urlopen('{url}/metrics', timeout=5).read().decode())",
     )
-    assert f'cos_stack_ready{{namespace="{NAMESPACE}",stack="cos"}} 1.0' in text
+    assert f'cos_stack_condition{{namespace="{NAMESPACE}",stack="cos",type="Ready"}} 1.0' in text
 
 
 def secret_values(cluster: Cluster) -> set[str]:

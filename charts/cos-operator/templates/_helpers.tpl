@@ -61,3 +61,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   name: {{ include "cos-operator.serviceAccountName" . }}
   namespace: {{ .Release.Namespace }}
 {{- end -}}
+
+{{/* "yes" if objects of the Prometheus Operator are to be rendered: by the words Auto, Always, Never. The group and
+     version are asked for, not the kind: that is all that Argo CD tells a chart. */}}
+{{- define "cos-operator.monitored" -}}
+{{- $has := .root.Capabilities.APIVersions.Has "monitoring.coreos.com/v1" -}}
+{{- if or (eq .enabled "Always") (and (eq .enabled "Auto") $has) -}}yes{{- end -}}
+{{- end -}}

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from servers import Certificate, Server
 
+from cos_operator import kube_login
 from cos_operator.cli import app
 from cos_operator.kube_errors import CredentialsError
 from cos_operator.kubeconfig import choose
@@ -173,6 +174,18 @@ def test_a_wrong_field_is_named(
         for name, value in known.items():
             words = words.replace(name, value)  # noqa: PLW2901 - the names stand for the values
         assert words in said
+
+
+def test_a_login_program_that_never_answers_is_ended(
+    kubeconfig: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(kube_login, "_UNATTENDED_LIMIT", 0.2)
+    path = kubeconfig(user=plugin("sleep", "600"))
+    said = one_line(capsys, caplog, "status", "--kubeconfig", path)
+    assert "did not answer within 0.2 s: log in again" in said
 
 
 #: The content of a file, more arguments, and what is said.

@@ -6,6 +6,7 @@ import re
 
 from prometheus_client import generate_latest
 
+from cos_controllers.api.status import ComponentStatus, Condition, ConditionStatus, CosStackStatus
 from cos_operator import metrics
 
 
@@ -14,21 +15,64 @@ def series(name: str) -> set[str]:
     return {line.rpartition(" ")[0] for line in text.splitlines() if line.startswith(name + "{")}
 
 
+def status(**reasons: str) -> CosStackStatus:
+    """A stack that is Available, and Ready if nothing is said of it; `reasons` by component."""
+    rows = [
+        ComponentStatus(
+            name=name,
+            ready=reason == "Serving",
+            reason=reason,
+            desired_revision="2",
+            last_good_revision="1" if reason == "RolledBack" else "2",
+            serving_since="2026-01-01T00:00:00Z" if reason in {"Serving", "RolledBack"} else None,
+        )
+        for name, reason in reasons.items()
+    ]
+    verdicts = {"Ready": all(row.ready for row in rows), "Available": True}
+    conditions = [
+        Condition(
+            type=kind,
+            status=ConditionStatus(str(holds)),
+            reason="Serving",
+            last_transition_time="2026-01-01T00:00:00Z",
+        )
+        for kind, holds in verdicts.items()
+    ]
+    return CosStackStatus(conditions=conditions, components=rows)
+
+
 def test_series_follow_the_stack() -> None:
-    metrics.set_stack("ns", "cos", ready=True, components={"redis": True, "neo4j": False})
-    metrics.set_stack("ns", "other", ready=False, components={"redis": True})
+    metrics.set_stack("ns", "cos", status(redis="Serving", neo4j="Starting"))
+    metrics.set_stack("ns", "other", status(redis="RolledBack"))
     value = metrics.REGISTRY.get_sample_value
-    assert value("cos_stack_ready", {"namespace": "ns", "stack": "cos"}) == 1
-    assert value("cos_stack_component_ready", {"namespace": "ns", "stack": "cos", "component": "neo4j"}) == 0
-    metrics.set_stack("ns", "cos", ready=False, components={"redis": False})
-    assert not any("neo4j" in line for line in series("cos_stack_component_ready"))
+    stack = {"namespace": "ns", "stack": "cos"}
+    neo4j = {**stack, "component": "neo4j"}
+    assert value("cos_stack_condition", {**stack, "type": "Ready"}) == 0
+    assert value("cos_stack_condition", {**stack, "type": "Available"}) == 1
+    assert value("cos_stack_component_ready", neo4j) == 0
+    assert value("cos_stack_component_serving", neo4j) == 0
+    assert value("cos_stack_component_reason", {**neo4j, "reason": "Starting"}) == 1
+    other = {"namespace": "ns", "stack": "other", "component": "redis"}
+    assert value("cos_stack_component_ready", other) == 0
+    assert value("cos_stack_component_serving", other) == 1, "the earlier configuration serves"
+    assert value("cos_stack_component_changing", other) == 1
+    assert value("cos_stack_component_changing", neo4j) == 0
+    metrics.set_stack("ns", "cos", status(redis="ReadOnly"))
+    for name in ("ready", "serving", "changing", "reason"):
+        assert not any("neo4j" in line for line in series(f"cos_stack_component_{name}"))
+    assert value("cos_stack_component_reason", {**stack, "component": "redis", "reason": "Serving"}) is None
+    known = status(redis="Serving")
+    unread = [item.model_copy(update={"status": ConditionStatus.UNKNOWN}) for item in known.conditions]
+    metrics.set_stack("ns", "cos", known.model_copy(update={"conditions": unread}))
+    assert value("cos_stack_condition", {**stack, "type": "Ready"}) == -1
     assert metrics.stacks() == {("ns", "cos"), ("ns", "other")}
-    for stack in ("cos", "other"):
-        metrics.ROLLBACKS.labels("ns", stack, "redis").inc()
+    for name in ("cos", "other"):
+        metrics.ROLLBACKS.labels("ns", name, "redis").inc()
     metrics.remove_stack("ns", "cos")
     metrics.remove_stack("ns", "never-existed")
-    for name in ("cos_stack_ready", "cos_stack_component_ready", "cos_stack_rollbacks_total"):
-        assert {'stack="other"' in line for line in series(name)} == {True}
+    components = ("ready", "serving", "changing", "reason")
+    for metric in ("condition", "rollbacks_total", *(f"component_{name}" for name in components)):
+        assert {'stack="other"' in line for line in series(f"cos_stack_{metric}")} == {True}
     metrics.remove_stack("ns", "other")
     assert not metrics.stacks()
 
@@ -45,8 +89,11 @@ def test_the_table_is_what_is_exposed_and_follows_the_conventions() -> None:
         "cos_operator_api_request_duration_seconds": ("histogram", ("verb", "kind")),
         "cos_operator_watch_restarts_total": ("counter", ()),
         "cos_operator_events_received_total": ("counter", ("kind",)),
-        "cos_stack_ready": ("gauge", ("namespace", "stack")),
+        "cos_stack_condition": ("gauge", ("namespace", "stack", "type")),
         "cos_stack_component_ready": ("gauge", ("namespace", "stack", "component")),
+        "cos_stack_component_serving": ("gauge", ("namespace", "stack", "component")),
+        "cos_stack_component_changing": ("gauge", ("namespace", "stack", "component")),
+        "cos_stack_component_reason": ("gauge", ("namespace", "stack", "component", "reason")),
         "cos_stack_rollbacks_total": ("counter", ("namespace", "stack", "component")),
     }
     assert all(help_text.endswith(".") for *_, help_text in metrics.table())

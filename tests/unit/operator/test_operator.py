@@ -42,7 +42,7 @@ class HalfReadable:
     async def list_known(self, *_: str) -> list[dict[str, Any]]:
         return []
 
-    async def get(self, kind: str, _: str, name: str) -> None:
+    async def get_known(self, kind: str, _: str, name: str) -> None:
         assert kind == "CosStack"
         self.read[name] += 1
 
