@@ -108,7 +108,12 @@ class Watcher:
         self._namespaces = tuple(namespaces)
         self._kubeconfig = kubeconfig
         self._context = context
-        self._streams = Streams((STACK_KIND, *WATCHED_KINDS), self._namespaces, self._hand_over_gap)
+        self._streams = Streams(
+            (STACK_KIND, *WATCHED_KINDS),
+            self._namespaces,
+            self._hand_over_gap,
+            from_now_on=WATCHED_KINDS,
+        )
         self._thread = threading.Thread(target=self._supervise, name="watch", daemon=True)
         self._stopping = threading.Event()
         self._home: asyncio.AbstractEventLoop | None = None
@@ -120,9 +125,9 @@ class Watcher:
     def start(self, on_hint: Callable[[Hint], None], on_restart: Callable[[], None]) -> None:
         """Begin to watch. Both are called in the event loop that calls this.
 
-        `on_hint` gets each event; every object counts as one when it is first listed. `on_restart` is called when
-        watches are established again after a gap, in which deletions may have gone unnoticed: everything is to be
-        looked at. Those that cannot be established delay it for a limited time; see `Streams`.
+        `on_hint` gets each event; every stack counts as one when it is listed. `on_restart` is called when watches are
+        established, also again after a gap: nothing tells what was changed before, so everything is to be looked
+        at. Those that cannot be established delay it for a limited time; see `Streams`.
         """
         self._home = asyncio.get_running_loop()
         self._on_hint = on_hint

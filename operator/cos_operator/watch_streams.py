@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -19,6 +19,8 @@ from yarl import URL
 from cos_operator.kube_errors import Request
 from cos_operator.kube_kinds import collection_path
 
+#: A selector that matches nothing, since no object can have this name.
+_NOTHING = {"fieldSelector": "metadata.name=-"}
 CONNECTED_LIMIT = 90.0
 RECONNECT_LIMIT = 15.0
 _SAMPLE_SECONDS = 1.0
@@ -36,7 +38,6 @@ class Stream:
     namespace: str
     connected: bool = False
     since: float = float("-inf")
-    listed: bool = False
     content: aiohttp.StreamReader | None = None
     received: int = 0
 
@@ -47,9 +48,12 @@ class Stream:
 class Streams:
     """All watches that there should be, observed by `middleware` on the session that serves them.
 
-    `on_gap` is called, in the event loop of that session, after any was listed anew: what was deleted before was never
-    reported. It is called once for all that have a gap together: when every stream is connected, or `RECONNECT_LIMIT`
-    seconds after the first of these listings, since some may never be (a missing right).
+    `on_gap` is called, in the event loop of that session, after any was listed, the first time or anew: what was
+    changed before was never reported. It is called once for all that have a gap together: when every stream is
+    connected, or `RECONNECT_LIMIT` seconds after the first of these listings, since some may never be (a missing right).
+
+    Of the kinds in `from_now_on` a listing shows nothing, only from where the watch goes on: everything is looked at
+    after a gap in any case, and hearing first of all that there is takes a millisecond an object.
     """
 
     def __init__(
@@ -58,9 +62,12 @@ class Streams:
         namespaces: Iterable[str],
         on_gap: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
+        *,
+        from_now_on: Collection[str] = (),
     ) -> None:
         self._clock = clock
         self._on_gap = on_gap
+        self._from_now_on = frozenset(from_now_on)
         # When the first listing ended a gap that is not reported yet.
         self._gap_ended_at: float | None = None
         scopes = tuple(namespaces) or ("",)
@@ -96,12 +103,14 @@ class Streams:
     async def middleware(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        """Client middleware: passes everything through and notes what it means for a stream."""
+        """Client middleware: notes what a request means for a stream, and lets listings of `from_now_on` show nothing."""
         stream = self._stream_of(request.url)
         if stream is None:
             return await handler(request)
         watch = "watch" in request.url.query
         self._cut(stream)
+        if not watch and stream.kind in self._from_now_on:
+            request.url = request.url.update_query(_NOTHING)
         response = await handler(request)
         if response.status == HTTPStatus.OK and watch:
             stream.connected = True
@@ -109,9 +118,7 @@ class Streams:
             stream.content, stream.received = response.content, 0
             self._report_gap()
         elif response.status == HTTPStatus.OK and "continue" not in request.url.query:
-            if stream.listed and self._gap_ended_at is None:
-                self._gap_ended_at = self._clock()
-            stream.listed = True
+            self._gap_ended_at = self._gap_ended_at or self._clock()
         return response
 
     async def sample(self) -> None:

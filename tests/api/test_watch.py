@@ -71,7 +71,9 @@ async def watching(
     try:
         if fresh:
             await until(watcher.fresh)
+            await until(lambda: hints.gaps == 1)
             await hints.settle()
+            hints.gaps = 0
         yield watcher, hints
     finally:
         began = time.monotonic()
@@ -132,6 +134,9 @@ async def test_stacks_and_their_children_give_hints(
         {**stack(namespace, "before"), "status": {"observedGeneration": 1}}, subresource="status", force=True
     )
     await kube.create(stack(namespace, "unseen"))
+    metadata = {"namespace": namespace, "name": "earlier", "labels": object_labels("cos", "redis", "redis")}
+    earlier = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+    await kube.create(earlier)
     scope = () if cluster_wide else (namespace,)
     events = metrics.EVENTS_RECEIVED.labels("CosStack")._value.get()
     async with watching(apiserver, *scope, fresh=False) as (watcher, hints):
@@ -141,6 +146,10 @@ async def test_stacks_and_their_children_give_hints(
         await hints.settle()
         assert hints.news["CosStack", namespace, "before"] is False, "what was there before is no news"
         assert hints.news["CosStack", namespace, "unseen"] is True, "unless nobody has looked at it"
+        assert {kind for kind, home, _ in hints.news if home == namespace} == {"CosStack"}
+        assert hints.gaps == 1, "children that were there before are looked at, not heard of"
+        await kube.apply({**earlier, "data": {"changed": "1"}}, force=True)
+        await hints.comes("ConfigMap", namespace, "cos")
         hints.news.clear()
         await kube.create(stack(namespace))
         await hints.comes("CosStack", namespace, "cos")
@@ -155,7 +164,7 @@ async def test_stacks_and_their_children_give_hints(
         await hints.settle()
         await kube.delete("CosStack", namespace, "cos")
         await hints.comes("CosStack", namespace, "cos")
-        assert not hints.gaps
+        assert hints.gaps == 1
     assert metrics.EVENTS_RECEIVED.labels("CosStack")._value.get() >= events + 3
 
 

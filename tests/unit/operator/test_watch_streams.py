@@ -20,7 +20,10 @@ class Session:
     def __init__(self) -> None:
         self.now = 1000.0
         self.gaps = 0
-        self.streams = Streams(("CosStack", "Pod"), ("ns",), self._gap, clock=lambda: self.now)
+        self.asked: list[URL] = []
+        self.streams = Streams(
+            ("CosStack", "Pod"), ("ns",), self._gap, clock=lambda: self.now, from_now_on=("Pod",)
+        )
 
     def _gap(self) -> None:
         self.gaps += 1
@@ -28,7 +31,8 @@ class Session:
     async def request(self, path: str, status: int = 200, server: str = "https://api:6443") -> Any:
         response = SimpleNamespace(status=status, content=SimpleNamespace(total_bytes=0))
 
-        async def handler(_: Any) -> Any:
+        async def handler(request: Any) -> Any:
+            self.asked.append(request.url)
             if not status:
                 raise aiohttp.ClientConnectionError
             return response
@@ -45,7 +49,10 @@ class Session:
     async def connect(self) -> dict[str, Any]:
         for path in (STACKS, PODS):
             await self.list(path)
-        return {path: await self.watch(path) for path in (STACKS, PODS)}
+        watches = {path: await self.watch(path) for path in (STACKS, PODS)}
+        assert self.gaps == 1, "what was there before it began to watch is to be looked at"
+        self.gaps = 0
+        return watches
 
     async def sample(self) -> None:
         sampler = asyncio.create_task(self.streams.sample())
@@ -118,12 +125,24 @@ async def test_a_new_listing_is_a_gap_reported_once_all_are_connected() -> None:
     assert session.gaps == 1
 
 
+async def test_only_listings_of_stacks_show_what_there_is() -> None:
+    session = Session()
+    await session.connect()
+    stacks, pods, *watches = session.asked
+    assert "fieldSelector" not in stacks.query
+    assert dict(pods.query) == {"limit": "500", "fieldSelector": "metadata.name=-"}
+    assert not any("fieldSelector" in watch.query for watch in watches)
+
+
 async def test_a_stream_that_never_connects_keeps_the_gap_of_others_for_a_limited_time_only() -> None:
     session = Session()
     await session.list(STACKS)
     await session.watch(STACKS)
     await session.list(PODS, status=403)
-    for gap in (1, 2):
+    session.now += RECONNECT_LIMIT + 1
+    await session.sample()
+    assert session.gaps == 1
+    for gap in (2, 3):
         await session.list(STACKS, status=503)
         session.now += RECONNECT_LIMIT + 1
         await session.sample()
@@ -157,21 +176,25 @@ async def test_a_stream_that_comes_back_later_than_the_others_has_a_gap_of_its_o
     assert session.gaps == 2
 
 
-async def test_the_pages_of_a_first_listing_are_no_gap() -> None:
+async def test_the_pages_of_a_listing_are_one_gap() -> None:
     session = Session()
     await session.list(PODS)
     await session.request(f"{PODS}?limit=500&continue=abc")
     await session.watch(PODS)
     await session.list(STACKS)
-    await session.watch(STACKS)
     assert session.gaps == 0
+    await session.watch(STACKS)
+    assert session.gaps == 1
 
 
-async def test_a_listing_that_fails_at_first_is_no_gap() -> None:
+async def test_a_listing_that_fails_ends_no_gap() -> None:
     session = Session()
     await session.list(PODS, status=503)
-    await session.connect()
+    await session.list(STACKS, status=503)
+    session.now += RECONNECT_LIMIT + 1
+    await session.sample()
     assert session.gaps == 0
+    await session.connect()
 
 
 async def test_the_end_of_the_session_cuts_every_stream() -> None:
