@@ -50,7 +50,7 @@ class Streams:
 
     `on_gap` is called, in the event loop of that session, after any was listed, the first time or anew: what was
     changed before was never reported. It is called once for all that have a gap together: when every stream is
-    connected, or `RECONNECT_LIMIT` seconds after the first of these listings, since some may never be (a missing right).
+    connected, or `RECONNECT_LIMIT` seconds after the first of these listings: some may never be (a missing right).
 
     Of the kinds in `from_now_on` a listing shows nothing, only from where the watch goes on: everything is looked at
     after a gap in any case, and hearing first of all that there is takes a millisecond an object.
@@ -103,7 +103,7 @@ class Streams:
     async def middleware(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        """Client middleware: notes what a request means for a stream, and lets listings of `from_now_on` show nothing."""
+        """Client middleware: notes what a request means for a stream; listings of `from_now_on` show nothing."""
         stream = self._stream_of(request.url)
         if stream is None:
             return await handler(request)
