@@ -99,7 +99,7 @@ def refused_status(stack: CosStack, reason: Reason, message: str, now: datetime)
     """The stored status with one thing to say: the spec is refused. Nobody looks at the engines meanwhile."""
     rows = [
         row.model_copy(
-            update={"ready": False, "reason": reason.value, "message": message}
+            update={"ready": False, "serving_since": None, "reason": reason.value, "message": message}
             | {"since": _since(stack, row.name, reason, now)}
         )
         for row in stack.status.components

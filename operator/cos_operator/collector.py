@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gc
 
-#: Allocations until the youngest objects are looked at, and how often one generation is until the next one is. A look
-#: at all objects, which is what takes long, comes every 5 million allocations instead of every 70,000. What ends
-#: without a cycle, which is nearly all, is freed at once as ever.
+#: New objects, less those that have gone, until the young ones are looked at; how many such looks until the next
+#: generation's, and how many of those until all objects are, which is what takes long. What ends without a cycle,
+#: which is nearly all, is freed at once as ever.
 _THRESHOLDS = (10_000, 10, 50)
 
 

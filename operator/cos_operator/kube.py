@@ -89,15 +89,15 @@ READ_TIMEOUT = 10.0
 WRITE_TIMEOUT = 4.0
 #: Connections to the API server; more requests than this wait for one (within their timeout).
 _MAX_CONNECTIONS = 32
-#: Objects of one page: of the largest ones (stacks with their status, 10 KB) it is read in some 10 ms, in which nothing
-#: else is done.
-_PAGE_SIZE = 100
+#: Objects of one page. Stacks with their status are large (10 KB): a page takes 10 ms, in which nothing else is done.
+_PAGE_SIZES = {"CosStack": 100}
+_PAGE_SIZE = 500
 #: Bytes of a log that are read at most.
 _LOG_BYTES = 16384
 #: Seconds between two re-readings of refused credentials.
 _RELOGIN_INTERVAL = 10.0
 _SUCCESS = range(200, 300)
-#: How an API server says that its state is older than a read may be: that of etcd was put back from a backup.
+#: How an API server says, after three seconds, that its state is older than a read may be.
 _AHEAD = "Too large resource version"
 
 #: As in `cos_controllers.k8s`, whose models take longer to import than a short command runs.
@@ -250,7 +250,7 @@ class Kube:
         except Unavailable as error:
             if _AHEAD not in str(error):
                 raise
-            self.versions.forget(kind)
+            self.versions.lags(kind)
             return await self.get(kind, namespace, name)
 
     async def log(self, namespace: str, pod: str, container: str, *, lines: int) -> str:
@@ -275,14 +275,17 @@ class Kube:
         """
         request = Request("list", kind, namespace or "")
         selectors = (("labelSelector", label_selector), ("fieldSelector", field_selector))
-        query = (("limit", str(_PAGE_SIZE)), *((key, value) for key, value in selectors if value))
+        limit = _PAGE_SIZES.get(kind, _PAGE_SIZE)
+        query = (("limit", str(limit)), *((key, value) for key, value in selectors if value))
         try:
-            return await self._pages(request, query)
+            items, version = await self._pages(request, query)
         except KubeError as error:
             if error.code != HTTPStatus.GONE:
                 raise
             # The snapshot behind the continue token has expired: begin again, once.
-            return await self._pages(request, query)
+            items, version = await self._pages(request, query)
+        self.versions.listed(kind, version)
+        return items
 
     async def list_known(self, kind: str, namespace: str, label_selector: str) -> Manifests:
         """Some objects of a namespace, as of all that `versions` knows of, or later: what the API server has at hand.
@@ -295,14 +298,16 @@ class Kube:
             return await self.list(kind, namespace, label_selector)
         floor = (("resourceVersion", newest), ("resourceVersionMatch", "NotOlderThan"))
         try:
-            return await self._pages(
+            items, version = await self._pages(
                 Request("list", kind, namespace), (("labelSelector", label_selector), *floor)
             )
         except Unavailable as error:
             if _AHEAD not in str(error):
                 raise
-            self.versions.forget(kind)
+            self.versions.lags(kind)
             return await self.list(kind, namespace, label_selector)
+        self.versions.met(kind, version)
+        return items
 
     async def served(self, kind: str, namespace: str | None) -> bool:
         """Whether the API server serves the kind: if not, its CustomResourceDefinition is missing."""
@@ -388,7 +393,8 @@ class Kube:
         self._logged_in_at = time.monotonic()
         return configuration
 
-    async def _pages(self, request: Request, query: _Query) -> Manifests:
+    async def _pages(self, request: Request, query: _Query) -> tuple[Manifests, object]:
+        """All items, and as of which resource version they are."""
         path = collection_path(request)
         # Items of a list carry neither; everything that handles objects expects both.
         type_meta = {"apiVersion": KINDS[request.kind].api_version, "kind": request.kind}
@@ -398,8 +404,7 @@ class Kube:
             items += [type_meta | item for item in page["items"]]
             token = page["metadata"].get("continue")
             if not token:
-                self.versions.read(request.kind, page["metadata"].get("resourceVersion"))
-                return items
+                return items, page["metadata"].get("resourceVersion")
             page = await self._call(request, _Http("GET", path, (*query, ("continue", token))))
 
     async def _write(self, request: Request, http: _Http) -> Manifest:

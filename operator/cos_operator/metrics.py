@@ -67,6 +67,12 @@ STACK_CONDITION = Gauge(
     ("namespace", "stack", "type"),
     registry=REGISTRY,
 )
+RECONCILE_FAILING = Gauge(
+    "cos_stack_reconcile_failing",
+    "1 while the last look at the stack ended in an error, else 0.",
+    ("namespace", "stack"),
+    registry=REGISTRY,
+)
 COMPONENT_READY = Gauge(
     "cos_stack_component_ready",
     "1 while the component serves what the spec asks for, else 0.",
@@ -82,7 +88,7 @@ COMPONENT_SERVING = Gauge(
 )
 COMPONENT_CHANGING = Gauge(
     "cos_stack_component_changing",
-    "1 from a change of the component, or its creation, until it has served for ten seconds, else 0.",
+    "1 while what runs of the component has not served for ten seconds since it was changed or created, else 0.",
     ("namespace", "stack", "component"),
     registry=REGISTRY,
 )
@@ -111,6 +117,7 @@ _DESCRIBED = (
     WATCH_RESTARTS,
     EVENTS_RECEIVED,
     STACK_CONDITION,
+    RECONCILE_FAILING,
     COMPONENT_READY,
     COMPONENT_SERVING,
     COMPONENT_CHANGING,
@@ -119,7 +126,7 @@ _DESCRIBED = (
 )
 #: Series of a stack that say how it is now.
 _OF_COMPONENTS = (COMPONENT_READY, COMPONENT_SERVING, COMPONENT_CHANGING)
-_PRESENT = (STACK_CONDITION, *_OF_COMPONENTS, COMPONENT_REASON)
+_PRESENT = (STACK_CONDITION, RECONCILE_FAILING, *_OF_COMPONENTS, COMPONENT_REASON)
 _BY_STATUS = {ConditionStatus.TRUE: 1, ConditionStatus.FALSE: 0, ConditionStatus.UNKNOWN: -1}
 
 #: The rows of each stack that has series, by namespace and stack: what the next `set_stack` must take away.
@@ -141,17 +148,25 @@ def set_stack(namespace: str, stack: str, status: CosStackStatus) -> None:
     for row in status.components:
         COMPONENT_READY.labels(namespace, stack, row.name).set(row.ready)
         COMPONENT_SERVING.labels(namespace, stack, row.name).set(row.serving_since is not None)
-        changing = row.desired_revision != row.last_good_revision
+        changing = (row.effective_revision or row.desired_revision) != row.last_good_revision
         COMPONENT_CHANGING.labels(namespace, stack, row.name).set(changing)
         COMPONENT_REASON.labels(namespace, stack, row.name, row.reason).set(1)
     _rows[namespace, stack] = rows
 
 
+def set_failing(namespace: str, stack: str, *, failing: bool) -> None:
+    """Record whether the last look at a stack failed. One that succeeded and found no stack leaves nothing."""
+    if failing:
+        _rows.setdefault((namespace, stack), {})
+    if (namespace, stack) in _rows:
+        RECONCILE_FAILING.labels(namespace, stack).set(failing)
+
+
 def remove_stack(namespace: str, stack: str) -> None:
     """Remove every series of a deleted stack. A stack without any is fine."""
-    if _rows.pop((namespace, stack), None) is not None:
-        for metric in (*_PRESENT, ROLLBACKS):
-            metric.remove_by_labels({"namespace": namespace, "stack": stack})
+    _rows.pop((namespace, stack), None)
+    for metric in (*_PRESENT, ROLLBACKS):
+        metric.remove_by_labels({"namespace": namespace, "stack": stack})
 
 
 def stacks() -> frozenset[tuple[str, str]]:

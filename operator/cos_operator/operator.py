@@ -84,7 +84,8 @@ class Operator:
             },
             leader=lambda: self._leading,
         )
-        metrics.QUEUE_DEPTH.set_function(lambda: self._queue.depth)
+        # What a former leader has left in its queue, nobody waits for.
+        metrics.QUEUE_DEPTH.set_function(lambda: self._queue.depth if self._leading else 0)
         metrics.LEADER.set_function(lambda: self._leading)
 
     @property

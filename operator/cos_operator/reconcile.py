@@ -87,6 +87,8 @@ class Reconciler:
         finally:
             metrics.RECONCILES.labels(result).inc()
             metrics.RECONCILE_SECONDS.labels(result).observe(time.monotonic() - began)
+            if result != "not_leader":
+                metrics.set_failing(key.namespace, key.name, failing=result == "error")
         return again
 
     async def _reconcile(self, key: Key) -> float | None:

@@ -41,9 +41,10 @@ def ensure_packaged(program: str, progress: Progress) -> Path:
 
 def _fetch(program: str, target: Path) -> None:
     log = cache_dir() / "log" / "apt.log"
-    if not any(map(_is_known, PACKAGED[program])):
-        # A new machine has no lists of packages.
-        run(["apt-get", "-q", "update"], log=log, timeout=TIMEOUT_SECONDS)
+    if shutil.which("apt-get") is None:
+        raise PrerequisiteError(f"Debian's apt is needed to fetch {program}")
+    # A new machine has no lists of packages, an old one such as name what the mirror no longer has.
+    run(["apt-get", "-q", "update"], log=log, timeout=TIMEOUT_SECONDS)
     package = next(filter(_is_known, PACKAGED[program]), None)
     if package is None:
         raise PrerequisiteError(f"apt has no package {' or '.join(PACKAGED[program])}, which holds {program}")
@@ -54,11 +55,10 @@ def _fetch(program: str, target: Path) -> None:
         run(["dpkg-deb", "-x", str(archive), str(folder / "root")], log=log, timeout=TIMEOUT_SECONDS)
         if not (folder / "root" / "usr" / "bin" / program).is_file():
             raise TestbedError(f"Debian's package {package} does not hold {program}")
+        shutil.rmtree(target, ignore_errors=True)
         (folder / "root").rename(target)
 
 
 def _is_known(package: str) -> bool:
     """Whether apt can fetch the package."""
-    if shutil.which("apt-cache") is None:
-        raise PrerequisiteError(f"Debian's apt is needed to fetch {package}")
     return bool(output(["apt-cache", "show", package], check=False))

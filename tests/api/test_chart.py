@@ -214,9 +214,19 @@ def test_objects_of_the_prometheus_operator_are_made_where_it_is_there(
 ) -> None:
     sets = (f"metrics.{value}.enabled={word}", f"metrics.{value}.labels.team=a")
     assert len(of_kind(render(*sets), kind)) == without
-    found = of_kind(render(*sets, api_versions=("monitoring.coreos.com/v1",)), kind)
+    found = of_kind(render(*sets, api_versions=(f"monitoring.coreos.com/v1/{kind}",)), kind)
     assert len(found) == with_
     assert all(obj["metadata"]["labels"]["team"] == "a" for obj in found)
+
+
+def test_without_its_service_there_is_nothing_to_monitor_unless_asked_for(render: Any) -> None:
+    kinds = ("ServiceMonitor", "PrometheusRule")
+    versions = tuple(f"monitoring.coreos.com/v1/{kind}" for kind in kinds)
+    objects = render("metrics.service.enabled=false", api_versions=versions)
+    assert not [obj for kind in kinds for obj in of_kind(objects, kind)]
+    # Prometheus may find the pods by itself.
+    alone = render("metrics.service.enabled=false", "metrics.prometheusRule.enabled=Always")
+    assert of_kind(alone, "PrometheusRule")
 
 
 def test_the_rules_are_those_of_the_file_and_name_where_runbooks_are(render: Any) -> None:

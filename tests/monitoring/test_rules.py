@@ -58,6 +58,6 @@ def test_every_alert_is_seen_to_fire_and_to_stay_silent() -> None:
 def test_a_rule_that_is_wrong_is_noticed(promtool: str, tmp_path: Path) -> None:
     """That the cases can fail: with the threshold of a queue moved, the one that fires does not."""
     rules, cases = tmp_path / "rules.yaml", tmp_path / "cases.yaml"
-    rules.write_text(RULES.read_text().replace("[15m]) > 0", "[15m]) > 10"))
+    rules.write_text(RULES.read_text().replace("queue_depth[3m])) > 0", "queue_depth[3m])) > 10"))
     cases.write_text((HERE / "rules_test.yaml").read_text().replace("[RULES]", f"[{rules}]"))
     assert run(promtool, "test", "rules", str(cases)).returncode != 0

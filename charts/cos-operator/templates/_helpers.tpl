@@ -62,9 +62,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   namespace: {{ .Release.Namespace }}
 {{- end -}}
 
-{{/* "yes" if objects of the Prometheus Operator are to be rendered: by the words Auto, Always, Never. The group and
-     version are asked for, not the kind: that is all that Argo CD tells a chart. */}}
+{{/* "yes" if an object of the Prometheus Operator is to be rendered, by the words Auto, Always, Never: Auto needs the
+     kind's definition, and the Service, without which nothing is scraped. */}}
 {{- define "cos-operator.monitored" -}}
-{{- $has := .root.Capabilities.APIVersions.Has "monitoring.coreos.com/v1" -}}
-{{- if or (eq .enabled "Always") (and (eq .enabled "Auto") $has) -}}yes{{- end -}}
+{{- $has := .root.Capabilities.APIVersions.Has (printf "monitoring.coreos.com/v1/%s" .kind) -}}
+{{- $auto := and (eq .enabled "Auto") $has .root.Values.metrics.service.enabled -}}
+{{- if or (eq .enabled "Always") $auto -}}yes{{- end -}}
 {{- end -}}

@@ -46,7 +46,8 @@ def test_a_stored_spec_that_breaks_a_newer_rule_is_refused_by_field() -> None:
         "Reconciling": ("False", "InvalidSpec"),
         "Stalled": ("True", "InvalidSpec"),
     }
-    assert [(row.name, row.ready) for row in status.components] == [("redis", False)], "nobody looks any more"
+    (redis,) = status.components
+    assert (redis.name, redis.ready, redis.serving_since) == ("redis", False, None), "nobody looks any more"
     assert status.summary is None
     assert status.observed_generation == 3
 

@@ -23,7 +23,8 @@ def status(**reasons: str) -> CosStackStatus:
             ready=reason == "Serving",
             reason=reason,
             desired_revision="2",
-            last_good_revision="1" if reason == "RolledBack" else "2",
+            effective_revision="1" if reason in {"RolledBack", "HeldBack"} else "2",
+            last_good_revision="1" if reason in {"RolledBack", "HeldBack", "Restarting"} else "2",
             serving_since="2026-01-01T00:00:00Z" if reason in {"Serving", "RolledBack"} else None,
         )
         for name, reason in reasons.items()
@@ -55,8 +56,11 @@ def test_series_follow_the_stack() -> None:
     other = {"namespace": "ns", "stack": "other", "component": "redis"}
     assert value("cos_stack_component_ready", other) == 0
     assert value("cos_stack_component_serving", other) == 1, "the earlier configuration serves"
-    assert value("cos_stack_component_changing", other) == 1
-    assert value("cos_stack_component_changing", neo4j) == 0
+    changing = "cos_stack_component_changing"
+    assert value(changing, other) == 0, "what runs has proven itself, whatever the spec asks for"
+    assert value(changing, neo4j) == 0
+    metrics.set_stack("ns", "other", status(redis="Restarting"))
+    assert value(changing, other) == 1
     metrics.set_stack("ns", "cos", status(redis="ReadOnly"))
     for name in ("ready", "serving", "changing", "reason"):
         assert not any("neo4j" in line for line in series(f"cos_stack_component_{name}"))
@@ -68,13 +72,33 @@ def test_series_follow_the_stack() -> None:
     assert metrics.stacks() == {("ns", "cos"), ("ns", "other")}
     for name in ("cos", "other"):
         metrics.ROLLBACKS.labels("ns", name, "redis").inc()
+        metrics.set_failing("ns", name, failing=True)
     metrics.remove_stack("ns", "cos")
     metrics.remove_stack("ns", "never-existed")
     components = ("ready", "serving", "changing", "reason")
-    for metric in ("condition", "rollbacks_total", *(f"component_{name}" for name in components)):
+    for metric in (
+        "condition",
+        "reconcile_failing",
+        "rollbacks_total",
+        *(f"component_{name}" for name in components),
+    ):
         assert {'stack="other"' in line for line in series(f"cos_stack_{metric}")} == {True}
     metrics.remove_stack("ns", "other")
     assert not metrics.stacks()
+
+
+def test_a_stack_whose_looks_fail_is_told_until_one_succeeds_or_it_is_gone() -> None:
+    labels = {"namespace": "ns", "stack": "sick"}
+    value = metrics.REGISTRY.get_sample_value
+    metrics.set_failing("ns", "sick", failing=False)
+    assert value("cos_stack_reconcile_failing", labels) is None, "a stack that is gone"
+    metrics.set_failing("ns", "sick", failing=True)
+    assert value("cos_stack_reconcile_failing", labels) == 1
+    assert ("ns", "sick") in metrics.stacks(), "to be taken away when another process leads"
+    metrics.set_failing("ns", "sick", failing=False)
+    assert value("cos_stack_reconcile_failing", labels) == 0
+    metrics.remove_stack("ns", "sick")
+    assert value("cos_stack_reconcile_failing", labels) is None
 
 
 def test_the_table_is_what_is_exposed_and_follows_the_conventions() -> None:
@@ -90,6 +114,7 @@ def test_the_table_is_what_is_exposed_and_follows_the_conventions() -> None:
         "cos_operator_watch_restarts_total": ("counter", ()),
         "cos_operator_events_received_total": ("counter", ("kind",)),
         "cos_stack_condition": ("gauge", ("namespace", "stack", "type")),
+        "cos_stack_reconcile_failing": ("gauge", ("namespace", "stack")),
         "cos_stack_component_ready": ("gauge", ("namespace", "stack", "component")),
         "cos_stack_component_serving": ("gauge", ("namespace", "stack", "component")),
         "cos_stack_component_changing": ("gauge", ("namespace", "stack", "component")),

@@ -100,14 +100,13 @@ def test_whoever_begins_to_lead_reads_the_present_once(virtual_time: Callable[..
         api = HalfReadable()
         kube = cast("Kube", api)
         operator = Operator(OperatorSettings(namespaces=("served",), leader_elect=False), kube, kube, {})
-        api.versions.read("Pod", "7")
+        api.versions.listed("Pod", "7")
         leading = asyncio.create_task(operator._lead())
         await asyncio.sleep(1)
         assert api.versions.newest("Pod") is None
         operator._hint(Hint("Pod", "served", "a", "9", news=True))
         assert api.versions.newest("Pod") is None, "an event alone does not tell of all that was before it"
-        api.versions.read("Pod", "8")
-        operator._hint(Hint("Pod", "served", "a", "9", news=True))
+        api.versions.listed("Pod", "8")
         assert api.versions.newest("Pod") == "9"
         leading.cancel()
         await asyncio.wait([leading])
