@@ -50,14 +50,11 @@ class ResourceVersions:
 
         Either etcd has gone back in time, or the cache learns of the present by chance (Kubernetes before 1.31).
         """
-        self._forget(kind)
+        self._met.pop(kind, None)
+        self._listed.discard(kind)
         self._lags_until[kind] = self._clock() + LAG_SECONDS
 
     def forget(self) -> None:
         """The next read of every kind is to be of the present."""
         self._met.clear()
         self._listed.clear()
-
-    def _forget(self, kind: str) -> None:
-        self._met.pop(kind, None)
-        self._listed.discard(kind)
