@@ -67,8 +67,8 @@ lint-generated:
 	$(RUN) python hack/generate.py --check
 
 .PHONY: test-fast
-test-fast: lint ## Lint, unit and golden tests with coverage of the core: no cluster, < 60 s
-	$(PYTEST) $(FAST_TESTS) --numprocesses=auto --dist=worksteal --cov --cov-report=term --cov-report=xml
+test-fast: lint ## Lint, unit and golden tests: no cluster, < 60 s (coverage, which doubles the time, is part of `test`)
+	$(PYTEST) $(FAST_TESTS) --numprocesses=auto --dist=worksteal
 
 .PHONY: test
 test: lint ## Everything: unit, golden, API and end-to-end tests, on a testbed that it starts itself

@@ -184,12 +184,9 @@ def _choose(
     failure, good = history.failure(component), history.last_good(component)
     if failure and good:
         earlier = _as_in(good, wanted, snapshot)
-        refusal = (
-            earlier.message
-            if isinstance(earlier, Problem)
-            else engine.may_open(opened_by, earlier.wanted.version)
-        )
-        if not isinstance(earlier, Problem) and not refusal:
+        if isinstance(earlier, Problem):
+            refusal = earlier.message
+        elif not (refusal := engine.may_open(opened_by, earlier.wanted.version)):
             return replace(earlier, wanted=replace(earlier.wanted, failure=failure))
         wanted = replace(wanted, no_way_back=Problem(Reason.ROLLBACK_REFUSED, refusal))
     if refusal := engine.may_open(opened_by, wanted.version):

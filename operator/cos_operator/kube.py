@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from importlib.metadata import version
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
@@ -104,6 +104,7 @@ _AHEAD = "Too large resource version"
 Manifest = dict[str, Any]
 _Query = tuple[tuple[str, str], ...]
 Manifests = list[Manifest]
+T = TypeVar("T")
 Propagation = Literal["Background", "Orphan", "Foreground"]
 
 
@@ -237,21 +238,16 @@ class Kube:
 
         Right after a write, a read from etcd takes many times as long as one from what the API server has at hand.
         """
-        newest = self.versions.newest(kind)
-        if newest is None:
-            return await self.get(kind, namespace, name)
         request = Request("get", kind, namespace, name)
-        try:
-            return await self._call(
-                request, _Http("GET", object_path(request), (("resourceVersion", newest),))
-            )
-        except NotFound:
-            return None
-        except Unavailable as error:
-            if _AHEAD not in str(error):
-                raise
-            self.versions.lags(kind)
-            return await self.get(kind, namespace, name)
+
+        async def not_older_than(version: str) -> Manifest | None:
+            http = _Http("GET", object_path(request), (("resourceVersion", version),))
+            try:
+                return await self._call(request, http)
+            except NotFound:
+                return None
+
+        return await self._known(kind, not_older_than, lambda: self.get(kind, namespace, name))
 
     async def log(self, namespace: str, pod: str, container: str, *, lines: int) -> str:
         """The last lines of a container's log; "" if the pod or its log is gone."""
@@ -293,21 +289,15 @@ class Kube:
         A consistent read waits, up to 0.1 s, until the server's cache has caught up with what was written last to any
         kind; this one does not. Nothing is paged: meant for the few children of one owner.
         """
-        newest = self.versions.newest(kind)
-        if newest is None:
-            return await self.list(kind, namespace, label_selector)
-        floor = (("resourceVersion", newest), ("resourceVersionMatch", "NotOlderThan"))
-        try:
-            items, version = await self._pages(
-                Request("list", kind, namespace), (("labelSelector", label_selector), *floor)
-            )
-        except Unavailable as error:
-            if _AHEAD not in str(error):
-                raise
-            self.versions.lags(kind)
-            return await self.list(kind, namespace, label_selector)
-        self.versions.met(kind, version)
-        return items
+        request = Request("list", kind, namespace)
+
+        async def not_older_than(version: str) -> Manifests:
+            floor = (("resourceVersion", version), ("resourceVersionMatch", "NotOlderThan"))
+            items, met = await self._pages(request, (("labelSelector", label_selector), *floor))
+            self.versions.met(kind, met)
+            return items
+
+        return await self._known(kind, not_older_than, lambda: self.list(kind, namespace, label_selector))
 
     async def served(self, kind: str, namespace: str | None) -> bool:
         """Whether the API server serves the kind: if not, its CustomResourceDefinition is missing."""
@@ -387,6 +377,20 @@ class Kube:
         """Parameters of every write. A dry run refuses unknown fields, as `kubectl` does, and stores nothing."""
         trial = (("dryRun", "All"), ("fieldValidation", "Strict")) if dry_run else ()
         return (("fieldManager", self.manager), *trial)
+
+    async def _known(
+        self, kind: str, not_older_than: Callable[[str], Awaitable[T]], of_now: Callable[[], Awaitable[T]]
+    ) -> T:
+        """Read `kind` as of what is known of it; as of now if too little is, or if the API server is behind that."""
+        newest = self.versions.newest(kind)
+        if newest is not None:
+            try:
+                return await not_older_than(newest)
+            except Unavailable as error:
+                if _AHEAD not in str(error):
+                    raise
+                self.versions.lags(kind)
+        return await of_now()
 
     async def _log_in(self) -> Configuration:
         configuration, self._namespace, self.origin = await log_in(self._kubeconfig, self._context)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, cast
 
 from cos_operator import lease, server, watch
@@ -17,6 +18,7 @@ from cos_operator.settings import OperatorSettings
 from cos_operator.watch import Hint
 from cos_operator.writes import Writes
 
+Manifests = list[dict[str, Any]]
 #: Of a pod, unless it sets another one; the chart's is longer.
 GRACE = 30.0
 
@@ -32,14 +34,14 @@ class HalfReadable:
         self.listed: Counter[str | None] = Counter()
         self.read: Counter[str] = Counter()
 
-    async def list(self, kind: str, namespace: str | None) -> list[dict[str, Any]]:
+    async def list(self, kind: str, namespace: str | None) -> Manifests:
         assert kind == "CosStack"
         self.listed[namespace] += 1
         if namespace == "refused":
             raise Forbidden(Request("list", kind, namespace), "a right is missing", code=403)
         return [{"metadata": {"namespace": namespace, "name": name}} for name in ("a", "b")]
 
-    async def list_known(self, *_: str) -> list[dict[str, Any]]:
+    async def list_known(self, *_: str) -> Manifests:
         return []
 
     async def get_known(self, kind: str, _: str, name: str) -> None:
@@ -47,17 +49,27 @@ class HalfReadable:
         self.read[name] += 1
 
 
+@contextlib.asynccontextmanager
+async def leading(api: HalfReadable, **settings: Any) -> AsyncIterator[Operator]:
+    """An operator that leads for as long as the context lasts, with a second for what it does first."""
+    kube = cast("Kube", api)
+    operator = Operator(
+        OperatorSettings(**{"namespaces": ("served",), "leader_elect": False, **settings}), kube, kube, {}
+    )
+    task = asyncio.create_task(operator._lead())
+    await asyncio.sleep(1)
+    yield operator
+    task.cancel()
+    await asyncio.wait([task])
+
+
 def test_a_namespace_that_cannot_be_listed_costs_the_stacks_of_others_nothing(
     virtual_time: Callable[..., object],
 ) -> None:
     async def main() -> None:
         api = HalfReadable()
-        kube = cast("Kube", api)
-        settings = OperatorSettings(namespaces=("served", "refused"), leader_elect=False, resync_seconds=600)
-        leading = asyncio.create_task(Operator(settings, kube, kube, {})._lead())
-        await asyncio.sleep(590)
-        leading.cancel()
-        await asyncio.wait([leading])
+        async with leading(api, namespaces=("served", "refused"), resync_seconds=600):
+            await asyncio.sleep(590)
         assert api.read == {"a": 2, "b": 2}, "at once, and in the course of the resync"
         assert api.listed["served"] == 1
         assert api.listed["refused"] < 30, "later and later"
@@ -69,7 +81,7 @@ def test_whoever_begins_to_lead_looks_first_at_what_nobody_has_looked_at(
     virtual_time: Callable[..., object],
 ) -> None:
     class Edited(HalfReadable):
-        async def list(self, kind: str, namespace: str | None) -> list[dict[str, Any]]:
+        async def list(self, kind: str, namespace: str | None) -> Manifests:
             assert kind == "CosStack"
             generations = {"a": 1, "b": 1, "edited": 2, "z": 1}
             return [
@@ -82,12 +94,8 @@ def test_whoever_begins_to_lead_looks_first_at_what_nobody_has_looked_at(
 
     async def main() -> None:
         api = Edited()
-        kube = cast("Kube", api)
-        settings = OperatorSettings(namespaces=("served",), leader_elect=False, workers=1)
-        leading = asyncio.create_task(Operator(settings, kube, kube, {})._lead())
-        await asyncio.sleep(1)
-        leading.cancel()
-        await asyncio.wait([leading])
+        async with leading(api, workers=1):
+            pass
         assert list(api.read) == ["edited", "a", "b", "z"]
 
     virtual_time(main)
@@ -98,18 +106,15 @@ def test_whoever_begins_to_lead_reads_the_present_once(virtual_time: Callable[..
 
     async def main() -> None:
         api = HalfReadable()
-        kube = cast("Kube", api)
-        operator = Operator(OperatorSettings(namespaces=("served",), leader_elect=False), kube, kube, {})
         api.versions.listed("Pod", "7")
-        leading = asyncio.create_task(operator._lead())
-        await asyncio.sleep(1)
-        assert api.versions.newest("Pod") is None
-        operator._hint(Hint("Pod", "served", "a", "9", news=True))
-        assert api.versions.newest("Pod") is None, "an event alone does not tell of all that was before it"
-        api.versions.listed("Pod", "8")
-        assert api.versions.newest("Pod") == "9"
-        leading.cancel()
-        await asyncio.wait([leading])
+        async with leading(api) as operator:
+            assert api.versions.newest("Pod") is None
+            operator._hint(Hint("Pod", "served", "a", "9", news=True))
+            assert api.versions.newest("Pod") is None, (
+                "an event alone does not tell of all that was before it"
+            )
+            api.versions.listed("Pod", "8")
+            assert api.versions.newest("Pod") == "9"
 
     virtual_time(main)
 
@@ -117,23 +122,18 @@ def test_whoever_begins_to_lead_reads_the_present_once(virtual_time: Callable[..
 def test_the_echo_of_what_a_pass_left_is_no_reason_for_another(virtual_time: Callable[..., object]) -> None:
     async def main() -> None:
         api = HalfReadable()
-        kube = cast("Kube", api)
-        operator = Operator(OperatorSettings(namespaces=("served",), leader_elect=False), kube, kube, {})
-        leading = asyncio.create_task(operator._lead())
-        await asyncio.sleep(1)
-        assert api.read["a"] == 1
-        operator._echoes.left(Key("served", "a"), "as it is")
-        operator._hint(Hint("CosStack", "served", "a", "5", news=True, state="as it is"))
-        await asyncio.sleep(1)
-        assert api.read["a"] == 1
-        for state in ("otherwise", ""):
+        async with leading(api) as operator:
+            assert api.read["a"] == 1
             operator._echoes.left(Key("served", "a"), "as it is")
-            before = api.read["a"]
-            operator._hint(Hint("CosStack", "served", "a", "5", news=True, state=state))
+            operator._hint(Hint("CosStack", "served", "a", "5", news=True, state="as it is"))
             await asyncio.sleep(1)
-            assert api.read["a"] == before + 1
-        leading.cancel()
-        await asyncio.wait([leading])
+            assert api.read["a"] == 1
+            for state in ("otherwise", ""):
+                operator._echoes.left(Key("served", "a"), "as it is")
+                before = api.read["a"]
+                operator._hint(Hint("CosStack", "served", "a", "5", news=True, state=state))
+                await asyncio.sleep(1)
+                assert api.read["a"] == before + 1
 
     virtual_time(main)
 
