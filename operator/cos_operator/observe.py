@@ -66,7 +66,13 @@ async def observe(
 async def _by_name(kube: Kube, namespace: str, refs: Iterable[Ref]) -> dict[Ref, Manifest]:
     """Objects without our labels that hold a name that the stack needs: they may be someone else's."""
     ordered = sorted(refs)
-    found = await asyncio.gather(*(kube.get(ref.kind, namespace, ref.name) for ref in ordered))
+    # From etcd, but for revisions: what an edit needs first. The API server itself refuses to change their data.
+    found = await asyncio.gather(
+        *(
+            (kube.get_known if ref.kind == "ControllerRevision" else kube.get)(ref.kind, namespace, ref.name)
+            for ref in ordered
+        )
+    )
     return {ref: obj for ref, obj in zip(ordered, found, strict=True) if obj is not None}
 
 

@@ -21,7 +21,7 @@ from cos_operator.reconcile import Key, Reconciler
 from cos_operator.resync import Resync
 from cos_operator.server import HealthServer, Verdict
 from cos_operator.settings import OperatorSettings
-from cos_operator.watch import Hint, Watcher, is_observed
+from cos_operator.watch import Hint, Watcher
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -61,7 +61,7 @@ class Operator:
         self._resync: Resync[Key] = Resync(
             settings.namespaces or (None,),
             self._stacks,
-            lambda key: self._queue.add(key, urgent=False),
+            self._queue.add,
             settings.resync_seconds,
         )
         self._elector = Elector(
@@ -150,24 +150,24 @@ class Operator:
             for key in metrics.stacks():
                 metrics.remove_stack(*key)
 
-    async def _stacks(self, namespace: str | None) -> list[Key]:
-        """Every stack of a namespace, or of the cluster; first those whose spec nobody has looked at yet."""
+    async def _stacks(self, namespace: str | None) -> dict[Key, bool]:
+        """Every stack of a namespace, or of the cluster, and whether nobody has looked at its present spec yet."""
         found = await self._kube.list("CosStack", namespace)
         # Stacks whose deletion was not seen, too: one more run takes their metrics away.
-        observed = {Key(home, name): True for home, name in metrics.stacks() if namespace in {None, home}}
+        stacks = {Key(home, name): False for home, name in metrics.stacks() if namespace in {None, home}}
         for item in found:
             metadata, status = item["metadata"], item.get("status") or {}
-            observed[Key(metadata["namespace"], metadata["name"])] = is_observed(metadata, status)
-        return sorted(observed, key=lambda key: (observed[key], key))
+            key = Key(metadata["namespace"], metadata["name"])
+            stacks[key] = status.get("observedGeneration") != metadata.get("generation")
+        return stacks
 
     def _hint(self, hint: Hint) -> None:
-        # Who begins to lead looks at every stack, so a standby needs to remember none. What was merely listed leaves a
-        # backoff alone: watches are listed anew just when the API server is in trouble.
+        # Who begins to lead looks at every stack, so a standby needs to remember none.
         key = Key(hint.namespace, hint.stack)
         if self._leading:
             self._kube.versions.met(hint.kind, hint.version)
             if not self._echoes.is_echo(key, hint.state):
-                self._queue.add(key, urgent=hint.news)
+                self._queue.add(key)
 
     async def _is_alive(self) -> Verdict:
         if self._elector.is_leader and not self._queue.running:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from typing import Generic, Protocol, TypeVar
 
 import structlog
 
@@ -17,6 +17,7 @@ from cos_operator.kube_errors import KubeError
 from cos_operator.queue import backoff
 
 K = TypeVar("K")
+K_contra = TypeVar("K_contra", contravariant=True)
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -26,18 +27,27 @@ _FIRST_RETRY, _LAST_RETRY = 5.0, 60.0
 _LISTED_AT_ONCE = 4
 
 
+class Look(Protocol[K_contra]):
+    """How a look at a stack is asked for: `queue.WorkQueue.add`."""
+
+    def __call__(self, key: K_contra, /, *, urgent: bool) -> None:
+        """Soon, or at the next turn that nobody else needs."""
+
+
 class Resync(Generic[K]):
     """Calls `look` for each of the `stacks` of each scope once in `seconds`, evenly spread; for all of them when asked.
 
-    `scopes` are namespaces, None for all of the cluster. `stacks` lists one of them, and raises `KubeError` if it
-    cannot. `random` returns [0, 1).
+    `scopes` are namespaces, None for all of the cluster. `stacks` lists one of them, with whether each has news, and
+    raises `KubeError` if it cannot. A look is urgent when it was asked for, at a stack with news; all others leave a
+    backoff alone: everything is asked for just when the API server is in trouble.
+    `random` returns [0, 1).
     """
 
     def __init__(
         self,
         scopes: Iterable[str | None],
-        stacks: Callable[[str | None], Awaitable[Sequence[K]]],
-        look: Callable[[K], None],
+        stacks: Callable[[str | None], Awaitable[Mapping[K, bool]]],
+        look: Look[K],
         seconds: float,
         *,
         random: Callable[[], float] = random.random,
@@ -68,7 +78,7 @@ class Resync(Generic[K]):
             asked.clear()
             try:
                 async with self._turn:
-                    keys = await self._stacks(scope)
+                    stacks = await self._stacks(scope)
             except KubeError as error:
                 delay = backoff(failures, _FIRST_RETRY, _LAST_RETRY, self._random)
                 failures += 1
@@ -79,18 +89,18 @@ class Resync(Generic[K]):
                 await asyncio.sleep(delay)
                 continue
             failures = 0
-            for key in keys if at_once else ():
-                self._look(key)
-            await self._spread(keys, asked, phase)
+            for key, news in stacks.items() if at_once else ():
+                self._look(key, urgent=news)
+            await self._spread(stacks, asked, phase)
 
-    async def _spread(self, keys: Sequence[K], asked: asyncio.Event, phase: float) -> None:
+    async def _spread(self, keys: Collection[K], asked: asyncio.Event, phase: float) -> None:
         """Look at one after the other, over the whole period or until asked for all."""
         step = self._seconds / max(1, len(keys))
         wait = phase * step
         for key in keys:
             if await _is_set_within(asked, wait):
                 return
-            self._look(key)
+            self._look(key, urgent=False)
             wait = step
         await _is_set_within(asked, (1 - phase) * step if keys else step)
 

@@ -40,15 +40,13 @@ _END_LIMIT, _LEFTOVER_LIMIT, _LEFTOVER_INTERVAL, _STOP_LIMIT = 3.0, 3.0, 0.05, 8
 class Hint(NamedTuple):
     """What an event tells: an object of this kind and resource version has something new about a stack.
 
-    `news` is false for what was merely there when the watch began. `state` is that of `echoes.state` if the object is
-    the stack itself.
+    `state` is that of `echoes.state` if the object is the stack itself.
     """
 
     kind: str
     namespace: str
     stack: str
     version: str
-    news: bool
     state: str = ""
 
 
@@ -91,11 +89,6 @@ class _NoProgress(kopf.ProgressStorage):
         return essence
 
 
-def is_observed(metadata: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
-    """Whether a stack's status speaks of its present spec."""
-    return bool(status.get("observedGeneration") == metadata.get("generation"))
-
-
 class Watcher:
     """Watches all stacks and their children, in `namespaces` or, if there are none, in the whole cluster.
 
@@ -108,12 +101,7 @@ class Watcher:
         self._namespaces = tuple(namespaces)
         self._kubeconfig = kubeconfig
         self._context = context
-        self._streams = Streams(
-            (STACK_KIND, *WATCHED_KINDS),
-            self._namespaces,
-            self._hand_over_gap,
-            from_now_on=WATCHED_KINDS,
-        )
+        self._streams = Streams((STACK_KIND, *WATCHED_KINDS), self._namespaces, self._hand_over_gap)
         self._thread = threading.Thread(target=self._supervise, name="watch", daemon=True)
         self._stopping = threading.Event()
         self._home: asyncio.AbstractEventLoop | None = None
@@ -125,9 +113,9 @@ class Watcher:
     def start(self, on_hint: Callable[[Hint], None], on_restart: Callable[[], None]) -> None:
         """Begin to watch. Both are called in the event loop that calls this.
 
-        `on_hint` gets each event; every stack counts as one when it is listed. `on_restart` is called when watches are
-        established, also again after a gap: nothing tells what was changed before, so everything is to be looked
-        at. Those that cannot be established delay it for a limited time; see `Streams`.
+        `on_hint` gets each event. `on_restart` is called when watches are established, also again after a gap: nothing
+        tells what was there or changed before, so everything is to be looked at. Those that cannot be established
+        delay it for a limited time; see `Streams`.
         """
         self._home = asyncio.get_running_loop()
         self._on_hint = on_hint
@@ -306,11 +294,9 @@ class Watcher:
                 return
             obj = event["event"]["object"]
             metadata, status = obj["metadata"], obj.get("status") or {}
-            # What is listed when a watch begins has no type. A spec that nobody has looked at is news all the same.
-            news = event["type"] is not None or (kind == STACK_KIND and not is_observed(metadata, status))
             shown = state(metadata, status) if kind == STACK_KIND and event["type"] != "DELETED" else ""
             version = metadata.get("resourceVersion", "")
-            self._hand_over(Hint(kind, metadata["namespace"], stack, version, news, shown))
+            self._hand_over(Hint(kind, metadata["namespace"], stack, version, shown))
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -52,8 +52,8 @@ class Streams:
     changed before was never reported. It is called once for all that have a gap together: when every stream is
     connected, or `RECONNECT_LIMIT` seconds after the first of these listings: some may never be (a missing right).
 
-    Of the kinds in `from_now_on` a listing shows nothing, only from where the watch goes on: everything is looked at
-    after a gap in any case, and hearing first of all that there is takes a millisecond an object.
+    A listing shows nothing, only from where the watch goes on: everything is looked at after a gap in any case, and
+    hearing first of all that there is takes a millisecond an object.
     """
 
     def __init__(
@@ -62,12 +62,9 @@ class Streams:
         namespaces: Iterable[str],
         on_gap: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
-        *,
-        from_now_on: Collection[str] = (),
     ) -> None:
         self._clock = clock
         self._on_gap = on_gap
-        self._from_now_on = frozenset(from_now_on)
         # When the first listing ended a gap that is not reported yet.
         self._gap_ended_at: float | None = None
         scopes = tuple(namespaces) or ("",)
@@ -103,13 +100,13 @@ class Streams:
     async def middleware(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        """Client middleware: notes what a request means for a stream; listings of `from_now_on` show nothing."""
+        """Client middleware: notes what a request means for a stream, and lets listings show nothing."""
         stream = self._stream_of(request.url)
         if stream is None:
             return await handler(request)
         watch = "watch" in request.url.query
         self._cut(stream)
-        if not watch and stream.kind in self._from_now_on:
+        if not watch:
             request.url = request.url.update_query(_NOTHING)
         response = await handler(request)
         if response.status == HTTPStatus.OK and watch:

@@ -14,8 +14,8 @@ import pytest
 from cos_controllers.names import API_VERSION, object_labels
 from cos_operator import metrics, watch
 from cos_operator.echoes import state
-from cos_operator.kube import KINDS, Kind, Kube
-from cos_operator.watch import WATCHED_KINDS, Hint, Watcher
+from cos_operator.kube import KINDS, WATCHED_KINDS, Kind, Kube
+from cos_operator.watch import Hint, Watcher
 
 Manifest = dict[str, Any]
 Kubectl = Callable[..., str]
@@ -26,7 +26,6 @@ class Hints:
 
     def __init__(self) -> None:
         self.received: list[tuple[str, str, str]] = []
-        self.news: dict[tuple[str, str, str], bool] = {}
         self.states: dict[tuple[str, str, str], str] = {}
         self.gaps = 0
         self._thread_safe = asyncio.get_running_loop()
@@ -35,7 +34,6 @@ class Hints:
         assert asyncio.get_running_loop() is self._thread_safe
         assert hint.version.isdecimal(), "what a read must not be older than"
         key = (hint.kind, hint.namespace, hint.stack)
-        self.news[key] = hint.news
         self.states[key] = hint.state
         self.received.append(key)
 
@@ -46,13 +44,14 @@ class Hints:
     async def comes(self, *hint: str) -> None:
         await until(lambda: hint in self.received)
 
-    async def settle(self) -> None:
-        """Forget what came so far, once nothing more comes."""
+    async def settle(self) -> list[tuple[str, str, str]]:
+        """Return and forget what came so far, once nothing more comes."""
         count = -1
         while count != len(self.received):
             count = len(self.received)
             await asyncio.sleep(0.3)
-        self.received.clear()
+        came, self.received = self.received, []
+        return came
 
 
 async def until(condition: Callable[[], object], seconds: float = 20) -> None:
@@ -130,30 +129,22 @@ async def test_stacks_and_their_children_give_hints(
     cluster_wide: bool,  # noqa: FBT001
 ) -> None:
     await kube.create(stack(namespace, "before"))
-    await kube.apply(
-        {**stack(namespace, "before"), "status": {"observedGeneration": 1}}, subresource="status", force=True
-    )
-    await kube.create(stack(namespace, "unseen"))
     metadata = {"namespace": namespace, "name": "earlier", "labels": object_labels("cos", "redis", "redis")}
     earlier = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
     await kube.create(earlier)
     scope = () if cluster_wide else (namespace,)
     events = metrics.EVENTS_RECEIVED.labels("CosStack")._value.get()
     async with watching(apiserver, *scope, fresh=False) as (watcher, hints):
-        await hints.comes("CosStack", namespace, "before")
         await until(watcher.fresh)
         assert watcher.last_event_age() < 10
-        await hints.settle()
-        assert hints.news["CosStack", namespace, "before"] is False, "what was there before is no news"
-        assert hints.news["CosStack", namespace, "unseen"] is True, "unless nobody has looked at it"
-        assert {kind for kind, home, _ in hints.news if home == namespace} == {"CosStack"}
-        assert hints.gaps == 1, "children that were there before are looked at, not heard of"
+        await until(lambda: hints.gaps == 1)
+        assert not [home for _, home, _ in await hints.settle() if home == namespace], (
+            "looked at, not heard of"
+        )
         await kube.apply({**earlier, "data": {"changed": "1"}}, force=True)
         await hints.comes("ConfigMap", namespace, "cos")
-        hints.news.clear()
         await kube.create(stack(namespace))
         await hints.comes("CosStack", namespace, "cos")
-        assert all(hints.news.values())
         await create_children(kube, kubectl, namespace, ours=True)
         for kind in WATCHED_KINDS:
             await hints.comes(kind, namespace, "cos")
@@ -365,11 +356,11 @@ async def test_refused_credentials_end_a_run_and_the_next_one_reads_them_again(
             await asyncio.sleep(1)
         assert not hints.gaps
         await kube.delete("CosStack", namespace, "cos")
-        await kube.create(stack(namespace, "new"))
         kubeconfig_with(token=token_of_watcher(kubectl, namespace, "CosStack", *WATCHED_KINDS), server=server)
-        await hints.comes("CosStack", namespace, "new")
         await until(lambda: hints.gaps == 1)
         assert watcher.fresh()
+        await kube.create(stack(namespace, "new"))
+        await hints.comes("CosStack", namespace, "new")
 
 
 async def test_a_definition_that_is_deleted_and_comes_back(
@@ -410,9 +401,9 @@ async def test_a_definition_that_is_deleted_and_comes_back(
             kubectl("delete", "crd", f"fakestacks.{group}", "--timeout=20s")
             await until(lambda: f"does not serve fakestacks.{group}/v1" in watcher.problem(), seconds=60)
             define()
+            await until(lambda: watcher.fresh() and hints.gaps)
             kubectl("apply", "-f", "-", stdin=json.dumps(fake))
             await hints.comes("CosStack", namespace, "cos")
-            await until(lambda: watcher.fresh() and hints.gaps)
     finally:
         kubectl("delete", "crd", f"fakestacks.{group}", "--ignore-not-found", "--wait=false")
 
@@ -431,6 +422,6 @@ async def test_without_the_definition_it_says_so_and_tries_again(
     monkeypatch.setattr(Kube, "served", served)
     async with watching(apiserver, namespace, fresh=False) as (watcher, hints):
         await until(lambda: "apply the operator's CustomResourceDefinitions" in watcher.problem())
+        await until(lambda: watcher.fresh() and hints.gaps)
         await kube.create(stack(namespace))
         await hints.comes("CosStack", namespace, "cos")
-        await until(watcher.fresh)

@@ -95,8 +95,7 @@ def test_whoever_begins_to_lead_looks_first_at_what_nobody_has_looked_at(
     async def main() -> None:
         api = Edited()
         async with leading(api, workers=1):
-            pass
-        assert list(api.read) == ["edited", "a", "b", "z"]
+            assert list(api.read) == ["edited", "a", "b", "z"]
 
     virtual_time(main)
 
@@ -109,7 +108,7 @@ def test_whoever_begins_to_lead_reads_the_present_once(virtual_time: Callable[..
         api.versions.listed("Pod", "7")
         async with leading(api) as operator:
             assert api.versions.newest("Pod") is None
-            operator._hint(Hint("Pod", "served", "a", "9", news=True))
+            operator._hint(Hint("Pod", "served", "a", "9"))
             assert api.versions.newest("Pod") is None, (
                 "an event alone does not tell of all that was before it"
             )
@@ -125,13 +124,13 @@ def test_the_echo_of_what_a_pass_left_is_no_reason_for_another(virtual_time: Cal
         async with leading(api) as operator:
             assert api.read["a"] == 1
             operator._echoes.left(Key("served", "a"), "as it is")
-            operator._hint(Hint("CosStack", "served", "a", "5", news=True, state="as it is"))
+            operator._hint(Hint("CosStack", "served", "a", "5", state="as it is"))
             await asyncio.sleep(1)
             assert api.read["a"] == 1
             for state in ("otherwise", ""):
                 operator._echoes.left(Key("served", "a"), "as it is")
                 before = api.read["a"]
-                operator._hint(Hint("CosStack", "served", "a", "5", news=True, state=state))
+                operator._hint(Hint("CosStack", "served", "a", "5", state=state))
                 await asyncio.sleep(1)
                 assert api.read["a"] == before + 1
 

@@ -22,21 +22,25 @@ class World:
     def __init__(self, stacks: Mapping[str, Sequence[str]]) -> None:
         self.stacks = stacks
         self.refused: set[str] = set()
+        self.news: set[str] = set()
+        self.urgent: list[str] = []
         self.listings: defaultdict[str, list[float]] = defaultdict(list)
         self.looks: defaultdict[str, list[float]] = defaultdict(list)
         self.now = asyncio.get_running_loop().time
         self.began = self.now()
         self.resync: Resync[str] = Resync(stacks, self._list, self._look, PERIOD, random=lambda: 1.0)
 
-    async def _list(self, namespace: str | None) -> Sequence[str]:
+    async def _list(self, namespace: str | None) -> dict[str, bool]:
         assert namespace is not None
         self.listings[namespace].append(self.now() - self.began)
         await asyncio.sleep(0.01)
         if namespace in self.refused:
             raise Forbidden(Request("list", "CosStack", namespace), "a right is missing", code=403)
-        return self.stacks[namespace]
+        return {key: key in self.news for key in self.stacks[namespace]}
 
-    def _look(self, key: str) -> None:
+    def _look(self, key: str, *, urgent: bool) -> None:
+        if urgent:
+            self.urgent.append(key)
         self.looks[key].append(self.now() - self.began)
 
     async def for_seconds(self, seconds: float) -> None:
@@ -86,6 +90,20 @@ def test_who_asks_gets_a_look_at_each_stack_at_once_and_then_evenly_again(virtua
             assert PERIOD / 2 < second < PERIOD / 2 + 1
             assert len(evenly) <= 1
         assert [round(when) for when in world.listings["one"]] == [0, PERIOD / 2, PERIOD * 1.5]
+
+    virtual_time(main)
+
+
+def test_a_look_is_urgent_if_it_was_asked_for_and_there_is_news(virtual_time: VirtualTime) -> None:
+    async def main() -> None:
+        world = World({"one": names("one", 6)})
+        world.news.add("one-3")
+        await world.for_seconds(2 * PERIOD)
+        assert world.looks["one-3"]
+        assert not world.urgent, "in its course, it ends no backoff"
+        world.resync.ask()
+        await world.for_seconds(1)
+        assert world.urgent == ["one-3"]
 
     virtual_time(main)
 

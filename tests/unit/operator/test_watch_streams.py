@@ -21,9 +21,7 @@ class Session:
         self.now = 1000.0
         self.gaps = 0
         self.asked: list[URL] = []
-        self.streams = Streams(
-            ("CosStack", "Pod"), ("ns",), self._gap, clock=lambda: self.now, from_now_on=("Pod",)
-        )
+        self.streams = Streams(("CosStack", "Pod"), ("ns",), self._gap, clock=lambda: self.now)
 
     def _gap(self) -> None:
         self.gaps += 1
@@ -125,12 +123,12 @@ async def test_a_new_listing_is_a_gap_reported_once_all_are_connected() -> None:
     assert session.gaps == 1
 
 
-async def test_only_listings_of_stacks_show_what_there_is() -> None:
+async def test_listings_show_nothing_of_what_there_is() -> None:
     session = Session()
     await session.connect()
     stacks, pods, *watches = session.asked
-    assert "fieldSelector" not in stacks.query
-    assert dict(pods.query) == {"limit": "500", "fieldSelector": "metadata.name=-"}
+    for listing in (stacks, pods):
+        assert dict(listing.query) == {"limit": "500", "fieldSelector": "metadata.name=-"}
     assert not any("fieldSelector" in watch.query for watch in watches)
 
 
