@@ -57,7 +57,7 @@ WATCH_RESTARTS = Counter(
 )
 EVENTS_RECEIVED = Counter(
     "cos_operator_events_received_total",
-    "Watch events received, by kind; a stack that is listed counts as one.",
+    "Watch events received, by kind.",
     ("kind",),
     registry=REGISTRY,
 )

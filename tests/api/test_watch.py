@@ -156,7 +156,7 @@ async def test_stacks_and_their_children_give_hints(
         await kube.delete("CosStack", namespace, "cos")
         await hints.comes("CosStack", namespace, "cos")
         assert hints.gaps == 1
-    assert metrics.EVENTS_RECEIVED.labels("CosStack")._value.get() >= events + 3
+    assert metrics.EVENTS_RECEIVED.labels("CosStack")._value.get() >= events + 2
 
 
 async def test_the_echo_of_a_status_shows_the_state_that_its_writer_left(
