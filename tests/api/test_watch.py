@@ -167,7 +167,7 @@ async def test_the_echo_of_a_status_shows_the_state_that_its_writer_left(
         status = {"observedGeneration": 1, "conditions": []}
         left = state(created["metadata"], status)
         await kube.apply({**stack(namespace), "status": status}, subresource="status", force=True)
-        await until(lambda: hints.states["CosStack", namespace, "cos"] == left)
+        await until(lambda: hints.states.get(("CosStack", namespace, "cos")) == left)
         noted = {
             **stack(namespace),
             "metadata": {**stack(namespace)["metadata"], "annotations": {"look": "again"}},

@@ -61,10 +61,20 @@ def exists(cluster: Cluster, volume: dict[str, Any]) -> bool:
 
 def redis(cluster: Cluster, stack: str, *command: str) -> str:
     """What Redis says to an application."""
+    return in_pod(cluster, stack, *redis_cli(cluster, stack), *command)
+
+
+def redis_cli(cluster: Cluster, stack: str) -> list[str]:
     secret = cluster.get("secret", f"{stack}-redis-app", NAMESPACE)
     assert secret
-    uri = base64.b64decode(secret["data"]["uri"]).decode()
-    return in_pod(cluster, stack, "redis-cli", "--no-auth-warning", "-u", uri, *command)
+    return ["redis-cli", "--no-auth-warning", "-u", base64.b64decode(secret["data"]["uri"]).decode()]
+
+
+def answers(cluster: Cluster, stack: str) -> bool:
+    """Whether the Service leads to the engine: a node learns of a pod that is ready a moment after it is."""
+    command = [*redis_cli(cluster, stack), "PING"]
+    done = cluster.run("exec", f"{stack}-redis-0", "-n", NAMESPACE, "--", *command, check=False)
+    return done.stdout.strip() == "PONG"
 
 
 def in_pod(cluster: Cluster, stack: str, *command: str) -> str:
@@ -196,6 +206,7 @@ def test_a_growth_that_the_class_refuses_is_said_while_the_engine_serves(stacks:
         "wait", "--for=condition=Ready", f"pod/{FIXED}-redis-0", "-n", NAMESPACE, "--timeout=60s", timeout=70
     )
     wait_for("status says so again", lambda: row(stacks, FIXED).get("reason") == "GrowthRefused", 30)
+    wait_for("its Service leads to the new pod", lambda: answers(stacks, FIXED), 30)
     assert redis(stacks, FIXED, "GET", "before") == "growth"
     after = identity(stacks, FIXED)
     resize(stacks, FIXED, "64Mi")
