@@ -14,10 +14,13 @@ from cos_controllers.api.status import (
     ConditionStatus,
     ConditionType,
     CosStackStatus,
+    GateStatus,
     Reason,
     RetainedVolume,
+    Verdict,
 )
 from cos_controllers.diagnose import TRANSIENT, Assessment
+from cos_controllers.gates import NOT_ASKED, Judgement, unasked
 from cos_controllers.history import History
 from cos_controllers.names import app_secret
 from cos_controllers.observation import Problem, Ref
@@ -57,10 +60,14 @@ def turned(stack: CosStack, status: CosStackStatus) -> list[Notice]:
             found.append(Notice("Normal", "Ready", "every component serves what the spec asks for"))
         elif condition.reason == Reason.ROLLED_BACK:
             continue  # told above, once
-        elif (condition.type == ConditionType.STALLED and turned_to is ConditionStatus.TRUE) or (
-            condition.type == ConditionType.AVAILABLE
-            and turned_to is ConditionStatus.FALSE
-            and was is ConditionStatus.TRUE
+        elif (
+            (condition.type == ConditionType.STALLED and turned_to is ConditionStatus.TRUE)
+            or (
+                condition.type == ConditionType.AVAILABLE
+                and turned_to is ConditionStatus.FALSE
+                and was is ConditionStatus.TRUE
+            )
+            or (condition.type == ConditionType.GATES_PASSED and turned_to is ConditionStatus.FALSE)
         ):
             found.append(Notice("Warning", condition.reason, condition.message))
     return found
@@ -79,18 +86,23 @@ def previous_row(stack: CosStack, component: str) -> ComponentStatus | None:
 def build_status(
     stack: CosStack,
     assessments: Sequence[tuple[Wanted, Assessment]],
+    judgements: Mapping[str, Sequence[Judgement]],
     retained: Sequence[RetainedVolume],
     history: History,
     now: datetime,
 ) -> CosStackStatus:
-    """Rows, conditions and summary of a stack whose spec was understood."""
+    """Rows, conditions and summary of a stack whose spec was understood; `judgements` of its gates by component."""
     ready = sum(assessment.ready for _, assessment in assessments)
+    rows = [
+        _row(stack, wanted, assessment, judgements.get(wanted.component, ()), history, now)
+        for wanted, assessment in assessments
+    ]
     return CosStackStatus(
         observed_generation=stack.metadata.generation,
         revision=history.current.number,
         summary=f"{ready}/{len(assessments)}",
-        conditions=_conditions(stack, {w.component: a for w, a in assessments}, now),
-        components=[_row(stack, wanted, assessment, history, now) for wanted, assessment in assessments],
+        conditions=_conditions(stack, {w.component: a for w, a in assessments}, rows, now),
+        components=rows,
         retained=sorted(retained, key=lambda volume: volume.claim),
     )
 
@@ -101,6 +113,14 @@ def refused_status(stack: CosStack, reason: Reason, message: str, now: datetime)
         row.model_copy(
             update={"ready": False, "serving_since": None, "reason": reason.value, "message": message}
             | {"since": _since(stack, row.name, reason, now)}
+            | {
+                "gates": [
+                    _gate(stack, row.name, judgement, now)
+                    for judgement in unasked(
+                        [gate.name for gate in row.gates], Verdict.UNKNOWN, f"{NOT_ASKED}{reason}"
+                    )
+                ]
+            }
         )
         for row in stack.status.components
     ]
@@ -109,6 +129,7 @@ def refused_status(stack: CosStack, reason: Reason, message: str, now: datetime)
         ConditionType.READY: (ConditionStatus.FALSE, reason, message),
         ConditionType.RECONCILING: (ConditionStatus.FALSE, reason, ""),
         ConditionType.STALLED: (ConditionStatus.TRUE, reason, message),
+        ConditionType.GATES_PASSED: (ConditionStatus.UNKNOWN, reason, message),
     }
     unseen = stack.status.model_copy(update={"components": rows, "summary": None})
     return with_verdicts(stack, unseen, verdicts, now)
@@ -161,7 +182,7 @@ def refusal(ref: Ref, error: str) -> Problem:
 def unknown_status(stack: CosStack, message: str, now: datetime) -> CosStackStatus:
     """The stored status when the cluster could not be read: silence is Unknown."""
     verdicts = dict.fromkeys(
-        (ConditionType.READY, ConditionType.AVAILABLE),
+        (ConditionType.READY, ConditionType.AVAILABLE, ConditionType.GATES_PASSED),
         (ConditionStatus.UNKNOWN, Reason.API_UNAVAILABLE, message),
     )
     return with_verdicts(stack, stack.status, verdicts, now)
@@ -204,7 +225,9 @@ def _condition(
     )
 
 
-def _conditions(stack: CosStack, found: Mapping[str, Assessment], now: datetime) -> list[Condition]:
+def _conditions(
+    stack: CosStack, found: Mapping[str, Assessment], rows: Sequence[ComponentStatus], now: datetime
+) -> list[Condition]:
     def verdict(bad: Mapping[str, Assessment], *, when_bad: bool) -> tuple[ConditionStatus, Reason, str]:
         if not bad:
             status = ConditionStatus.FALSE if when_bad else ConditionStatus.TRUE
@@ -228,6 +251,7 @@ def _conditions(stack: CosStack, found: Mapping[str, Assessment], now: datetime)
         ),
         ConditionType.RECONCILING: verdict(moving, when_bad=True),
         ConditionType.STALLED: verdict(stalled, when_bad=True),
+        ConditionType.GATES_PASSED: _gates_passed(rows),
     }
     if stack.spec.paused:
         verdicts[ConditionType.RECONCILING] = (
@@ -238,8 +262,30 @@ def _conditions(stack: CosStack, found: Mapping[str, Assessment], now: datetime)
     return [_condition(stack, kind, *verdicts[kind], now) for kind in sorted(verdicts)]
 
 
+def _gates_passed(rows: Sequence[ComponentStatus]) -> tuple[ConditionStatus, Reason, str]:
+    """The worst verdict of all gates, in words; in the order of the rows, stores before the proxy."""
+    for verdict, status, reason in (
+        (Verdict.FAILED, ConditionStatus.FALSE, Reason.GATE_FAILED),
+        (Verdict.UNKNOWN, ConditionStatus.UNKNOWN, Reason.GATE_UNKNOWN),
+    ):
+        found: dict[tuple[str, str], list[str]] = {}
+        for row in rows:
+            for gate in row.gates:
+                if gate.verdict is verdict:
+                    found.setdefault((row.name, gate.message), []).append(gate.name)
+        if found:
+            told = (f"{row} {', '.join(names)}: {message}" for (row, message), names in found.items())
+            return status, reason, "; ".join(told)
+    return ConditionStatus.TRUE, Reason.GATES_PASSED, ""
+
+
 def _row(
-    stack: CosStack, wanted: Wanted, assessment: Assessment, history: History, now: datetime
+    stack: CosStack,
+    wanted: Wanted,
+    assessment: Assessment,
+    judgements: Sequence[Judgement],
+    history: History,
+    now: datetime,
 ) -> ComponentStatus:
     return ComponentStatus(
         name=wanted.component,
@@ -257,6 +303,19 @@ def _row(
         reason=assessment.reason.value,
         message=assessment.message,
         since=_since(stack, wanted.component, assessment.reason, now),
+        gates=[_gate(stack, wanted.component, judgement, now) for judgement in judgements],
+    )
+
+
+def _gate(stack: CosStack, component: str, judgement: Judgement, now: datetime) -> GateStatus:
+    row = previous_row(stack, component)
+    before = next((gate for gate in row.gates if gate.name is judgement.name), None) if row else None
+    unchanged = before is not None and before.verdict is judgement.verdict
+    return GateStatus(
+        name=judgement.name,
+        verdict=judgement.verdict,
+        message=judgement.message,
+        since=before.since if before and unchanged else timestamp(now),
     )
 
 

@@ -8,10 +8,11 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from cos_controllers.api.stack import CosStack
-from cos_controllers.api.status import CosStackStatus, Reason, RetainedVolume
+from cos_controllers.api.status import CosStackStatus, Reason, RetainedVolume, Verdict
 from cos_controllers.changes import Apply, Delete, differences, forgotten, records, revisions
 from cos_controllers.conditions import Notice, build_status, previous_row
-from cos_controllers.diagnose import assess
+from cos_controllers.diagnose import TRANSIENT, Assessment, assess
+from cos_controllers.gates import DOES_NOT_SERVE, NOT_ASKED, Judgement, expectation, judge, unasked
 from cos_controllers.history import History
 from cos_controllers.names import LABEL_STACK_COMPONENT
 from cos_controllers.observation import CheckTarget, Outcome, Ref, Snapshot, ref_of
@@ -143,7 +144,8 @@ def decide(stack: CosStack, resolution: Resolution, snapshot: Snapshot, now: dat
     learnt = history if paused else learn_good(assessed, snapshot, history, now)
     assessed = with_clocks(stack, assessed, snapshot, learnt, now)
     learnt = learnt if paused else learn_failed(stack, assessed, snapshot, learnt, now)
-    status = build_status(stack, assessed, _retained(resolution, stack, snapshot), learnt, now)
+    judgements = {wanted.component: _judged(stack, wanted, a, snapshot, now) for wanted, a in assessed}
+    status = build_status(stack, assessed, judgements, _retained(resolution, stack, snapshot), learnt, now)
     again = _next_look(stack, assessed, learnt, now)
     if paused:
         return Plan(status=status, requeue_after=again)
@@ -187,10 +189,28 @@ def _target(wanted: Wanted, snapshot: Snapshot) -> CheckTarget | None:
             port=ops_port or wanted.engine.ports[0].number,
             credentials=wanted.credentials,
             database=accounts.database if accounts else "",
+            pods={pod["metadata"]["uid"]: pod["status"].get("podIP") or "" for pod in ready},
+            expected=expectation(wanted, snapshot),
         )
         if host
         else None
     )
+
+
+def _judged(
+    stack: CosStack, wanted: Wanted, found: Assessment, snapshot: Snapshot, now: datetime
+) -> tuple[Judgement, ...]:
+    """What the gates of a component say. One that does not serve, or is not asked, says nothing more than that."""
+    row = previous_row(stack, wanted.component)
+    before = row.gates if row else ()
+    if not wanted.instance:
+        # Which gates it has is not known without its configuration: those that it had.
+        return unasked([gate.name for gate in before], Verdict.UNKNOWN, f"{NOT_ASKED}{found.reason}")
+    expected = expectation(wanted, snapshot)
+    if not found.serving:
+        verdict = Verdict.UNKNOWN if found.reason in TRANSIENT else Verdict.FAILED
+        return unasked(expected.gates, verdict, f"{DOES_NOT_SERVE}{found.reason}")
+    return judge(expected, snapshot.facts.get(wanted.component), before, now)
 
 
 def _retained(resolution: Resolution, stack: CosStack, snapshot: Snapshot) -> list[RetainedVolume]:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 
-from cos_controllers.api.status import ConditionStatus, CosStackStatus
+from cos_controllers.api.status import ConditionStatus, CosStackStatus, Verdict
+
+if TYPE_CHECKING:
+    # The CLI's client counts requests too, and does without the models of Kubernetes.
+    from cos_controllers.observation import Facts
 
 #: Everything that `/metrics` exposes; a registry of our own, so that no library adds to it unnoticed.
 REGISTRY = CollectorRegistry()
@@ -99,6 +106,37 @@ COMPONENT_REASON = Gauge(
     registry=REGISTRY,
 )
 
+GATE = Gauge(
+    "cos_stack_gate",
+    "What a gate of the component says: 1 while it passes, 0 while it fails, -1 while it is not known.",
+    ("namespace", "stack", "component", "gate"),
+    registry=REGISTRY,
+)
+CONNECTIONS = Gauge(
+    "cos_stack_connections",
+    "Connections of applications to the component; absent where the engine has no limit of them, or does not say.",
+    ("namespace", "stack", "component"),
+    registry=REGISTRY,
+)
+CONNECTIONS_LIMIT = Gauge(
+    "cos_stack_connections_limit",
+    "Connections that applications may have to the component.",
+    ("namespace", "stack", "component"),
+    registry=REGISTRY,
+)
+STORAGE = Gauge(
+    "cos_stack_storage_used_bytes",
+    "Bytes of the component's volume that are taken, as far as the engine knows; absent where it does not say.",
+    ("namespace", "stack", "component"),
+    registry=REGISTRY,
+)
+STORAGE_LIMIT = Gauge(
+    "cos_stack_storage_limit_bytes",
+    "Size of the component's volume in bytes; of a volume that shares its disk with others, that of the disk.",
+    ("namespace", "stack", "component"),
+    registry=REGISTRY,
+)
+
 ROLLBACKS = Counter(
     "cos_stack_rollbacks_total",
     "Changes of a component that did not serve in time and were taken back.",
@@ -122,15 +160,25 @@ _DESCRIBED = (
     COMPONENT_SERVING,
     COMPONENT_CHANGING,
     COMPONENT_REASON,
+    GATE,
+    CONNECTIONS,
+    CONNECTIONS_LIMIT,
+    STORAGE,
+    STORAGE_LIMIT,
     ROLLBACKS,
 )
 #: Series of a stack that say how it is now.
 _OF_COMPONENTS = (COMPONENT_READY, COMPONENT_SERVING, COMPONENT_CHANGING)
-_PRESENT = (STACK_CONDITION, RECONCILE_FAILING, *_OF_COMPONENTS, COMPONENT_REASON)
+_OF_USAGE = (CONNECTIONS, CONNECTIONS_LIMIT, STORAGE, STORAGE_LIMIT)
+_PRESENT = (STACK_CONDITION, RECONCILE_FAILING, *_OF_COMPONENTS, COMPONENT_REASON, GATE, *_OF_USAGE)
+_BY_VERDICT = {Verdict.PASSED: 1, Verdict.FAILED: 0, Verdict.UNKNOWN: -1}
 _BY_STATUS = {ConditionStatus.TRUE: 1, ConditionStatus.FALSE: 0, ConditionStatus.UNKNOWN: -1}
 
-#: The rows of each stack that has series, by namespace and stack: what the next `set_stack` must take away.
+#: The rows of each stack that has series, by namespace and stack: what the next `set_stack` must take away. Likewise
+#: its gates, by component and name, and each series of usage, by metric and component.
 _rows: dict[tuple[str, str], dict[str, str]] = {}
+_gates: dict[tuple[str, str], set[tuple[str, str]]] = {}
+_usages: dict[tuple[str, str], set[tuple[Gauge, str]]] = {}
 
 
 def set_stack(namespace: str, stack: str, status: CosStackStatus) -> None:
@@ -151,7 +199,30 @@ def set_stack(namespace: str, stack: str, status: CosStackStatus) -> None:
         changing = (row.effective_revision or row.desired_revision) != row.last_good_revision
         COMPONENT_CHANGING.labels(namespace, stack, row.name).set(changing)
         COMPONENT_REASON.labels(namespace, stack, row.name, row.reason).set(1)
-    _rows[namespace, stack] = rows
+    gates = {(row.name, gate.name.value): gate.verdict for row in status.components for gate in row.gates}
+    for gone in _gates.get((namespace, stack), set()) - gates.keys():
+        GATE.remove(namespace, stack, *gone)
+    for (component, gate), verdict in gates.items():
+        GATE.labels(namespace, stack, component, gate).set(_BY_VERDICT[verdict])
+    _rows[namespace, stack], _gates[namespace, stack] = rows, set(gates)
+
+
+def set_usages(namespace: str, stack: str, facts: Mapping[str, Facts]) -> None:
+    """Record what is taken of each component's connections and volume, by what is known of it; all else goes away."""
+    found: dict[tuple[Gauge, str], int] = {}
+    for component, item in facts.items():
+        for usage, used, limit in (
+            (item.connections, CONNECTIONS, CONNECTIONS_LIMIT),
+            (item.storage, STORAGE, STORAGE_LIMIT),
+        ):
+            if usage:
+                found |= {(used, component): usage.used, (limit, component): usage.limit}
+    _rows.setdefault((namespace, stack), {})
+    for metric, component in _usages.get((namespace, stack), set()) - found.keys():
+        metric.remove(namespace, stack, component)
+    for (metric, component), value in found.items():
+        metric.labels(namespace, stack, component).set(value)
+    _usages[namespace, stack] = set(found)
 
 
 def set_failing(namespace: str, stack: str, *, failing: bool) -> None:
@@ -164,7 +235,8 @@ def set_failing(namespace: str, stack: str, *, failing: bool) -> None:
 
 def remove_stack(namespace: str, stack: str) -> None:
     """Remove every series of a deleted stack. A stack without any is fine."""
-    _rows.pop((namespace, stack), None)
+    for known in (_rows, _gates, _usages):
+        known.pop((namespace, stack), None)
     for metric in (*_PRESENT, ROLLBACKS):
         metric.remove_by_labels({"namespace": namespace, "stack": stack})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -13,10 +13,11 @@ import structlog
 from cos_controllers.api.stack import CosStack
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import stack_selector
-from cos_controllers.observation import CheckResult, CheckTarget, Outcome, Ref, Snapshot, WarningEvent, ref_of
+from cos_controllers.observation import CheckTarget, Facts, Ref, Snapshot, WarningEvent, ref_of
 from cos_controllers.plan import LogSource, questions, wanted_refs
 from cos_controllers.resolve import Resolution, references, resolve
-from cos_operator.engines.base import CHECK_SECONDS, EngineClient
+from cos_operator.asking import ask
+from cos_operator.engines.base import Asked
 from cos_operator.kube import CHILD_KINDS, Kube, KubeError
 
 log = structlog.stdlib.get_logger(__name__)
@@ -44,10 +45,15 @@ async def children(kube: Kube, namespace: str, name: str) -> dict[Ref, Manifest]
 
 
 async def observe(
-    kube: Kube, stack: CosStack, objects: Mapping[Ref, Manifest], clients: Mapping[str, EngineClient]
+    kube: Kube,
+    stack: CosStack,
+    objects: Mapping[Ref, Manifest],
+    clients: Mapping[str, Asked],
+    known: Callable[[Sequence[CheckTarget]], Mapping[str, Facts]] = lambda _: {},
 ) -> Observed:
     """Look at the stack, whose `children` are `objects`, at what it refers to, and ask its engines.
 
+    `known` says what those engines were last found to be like: to find that out takes longer than a look may.
     Raises `KubeError` if the API cannot be read; what an engine does never raises.
     """
     named = await _secrets(kube, stack)
@@ -60,7 +66,10 @@ async def observe(
     asked = questions(resolution, snapshot)
     warnings = await _warnings(kube, stack, snapshot.objects) if asked.warnings else {}
     checks, logs = await asyncio.gather(ask(asked.targets, clients), _logs(kube, stack, asked.logs))
-    return Observed(replace(snapshot, warnings=warnings, checks=checks, logs=logs), resolution, asked.targets)
+    facts = known(asked.targets)
+    return Observed(
+        replace(snapshot, warnings=warnings, checks=checks, facts=facts, logs=logs), resolution, asked.targets
+    )
 
 
 async def _by_name(kube: Kube, namespace: str, refs: Iterable[Ref]) -> dict[Ref, Manifest]:
@@ -106,22 +115,3 @@ async def _logs(kube: Kube, stack: CosStack, sources: Mapping[str, LogSource]) -
 
     found = await asyncio.gather(*(read(source) for source in sources.values()))
     return dict(zip(sources, found, strict=True))
-
-
-async def ask(targets: Iterable[CheckTarget], clients: Mapping[str, EngineClient]) -> dict[str, CheckResult]:
-    """What each engine answers, by component. Never raises, and ends within `CHECK_SECONDS`."""
-    due = list(targets)
-    results = await asyncio.gather(*(_check(clients[target.engine], target) for target in due))
-    return {target.component: result for target, result in zip(due, results, strict=True)}
-
-
-async def _check(client: EngineClient, target: CheckTarget) -> CheckResult:
-    try:
-        async with asyncio.timeout(CHECK_SECONDS):
-            return await client.check(target)
-    except TimeoutError:
-        return CheckResult(Outcome.NOT_ANSWERING, f"no answer within {CHECK_SECONDS:g} s")
-    except Exception as error:
-        # A client that breaks its promise must not keep the other components from being looked at.
-        log.exception("check failed", component=target.component)
-        return CheckResult(Outcome.NOT_ANSWERING, f"the check failed: {type(error).__name__}")

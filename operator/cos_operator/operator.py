@@ -134,7 +134,11 @@ class Operator:
         self._kube.versions.forget()
         self._echoes.forget()
         self._resync.ask()
-        pulse: Pulse[Key] = Pulse(self._clients, self._queue.add)
+        pulse: Pulse[Key] = Pulse(
+            self._clients,
+            self._queue.add,
+            told=lambda key, facts: metrics.set_usages(key.namespace, key.name, facts),
+        )
         serve = self._queue.run(
             Reconciler(self._kube, self._clients, pulse=pulse, echoes=self._echoes),
             self._settings.workers,

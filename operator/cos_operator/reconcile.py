@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import structlog
@@ -109,16 +110,18 @@ class Reconciler:
             status = refused_status(error.stack, Reason.INVALID_SPEC, str(error), self._now())
             await self._report(error.stack, raw, status)
             self._pulse.forget(key)
+            metrics.set_usages(*key, {})
             return None
         try:
             if isinstance(objects, KubeError):
                 raise objects
-            seen = await observe(self._kube, stack, objects, self._clients)
+            seen = await observe(self._kube, stack, objects, self._clients, partial(self._pulse.known, key))
         except KubeError as error:
             await self._report(stack, raw, unknown_status(stack, str(error), self._now()))
             raise
-        self._pulse.follow(key, seen.targets, seen.snapshot.checks)
         decided = decide(stack, seen.resolution, seen.snapshot, self._now())
+        gates = {row.name: row.gates for row in decided.status.components}
+        self._pulse.follow(key, seen.targets, seen.snapshot.checks, gates)
         outcome = await execute(self._kube, key.namespace, decided, self._clients)
         status = with_refusals(stack, decided.status, outcome.refusals, self._now())
         await self._report(stack, raw, status)

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
-from cos_controllers.observation import CheckResult, CheckTarget, Outcome
+from cos_controllers.observation import CheckResult, CheckTarget, Facts, Outcome, Usage
 from cos_operator import collector, logs, metrics
 from cos_operator.engines.registry import CLIENTS
 from cos_operator.kube import Kube
@@ -26,6 +26,17 @@ class Serving:
 
     async def check(self, _: CheckTarget) -> CheckResult:
         return CheckResult(Outcome.SERVING)
+
+    async def examine(self, target: CheckTarget) -> Facts:
+        """All is as expected, and nearly nothing is taken."""
+        return Facts(
+            serving="",
+            troubles=(),
+            configuration=target.expected.configuration,
+            connections=Usage(1, 100),
+            storage=Usage(1, 100),
+            routes={route.name: "" for route in target.expected.routes},
+        )
 
     async def provision(self, _: CheckTarget) -> None:
         return

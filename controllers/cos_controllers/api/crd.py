@@ -25,6 +25,12 @@ _PRINTER_COLUMNS = [
     {"name": "Components", "type": "string", "jsonPath": ".status.summary"},
     {"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Ready')].reason"},
     {
+        "name": "Gates",
+        "type": "string",
+        "priority": 1,
+        "jsonPath": ".status.conditions[?(@.type=='GatesPassed')].status",
+    },
+    {
         "name": "Message",
         "type": "string",
         "priority": 1,

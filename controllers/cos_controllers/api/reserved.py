@@ -83,6 +83,7 @@ ELASTICSEARCH = (
     "http.port",
     "http.publish_host",
     "http.publish_port",
+    "node.attr.cos_config",
     "node.name",
 )
 ELASTICSEARCH_PREFIXES = (

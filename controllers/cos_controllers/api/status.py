@@ -29,6 +29,37 @@ class ConditionType(StrEnum):
     """A change is under way."""
     STALLED = "Stalled"
     """Nothing will change until a person acts; the message says what to do."""
+    GATES_PASSED = "GatesPassed"
+    """Every gate of every component passes. It decides neither Ready nor Available."""
+
+
+class Verdict(StrEnum):
+    """What a gate says."""
+
+    PASSED = "Passed"
+    FAILED = "Failed"
+    UNKNOWN = "Unknown"
+    """Not asked, not answered, or not to be known yet: the message says which. Silence never passes."""
+
+
+class GateName(StrEnum):
+    """What the operator asks a component again and again. The docs are made from the meanings here."""
+
+    SERVING = "Serving"
+    """The engine answers with the application's credentials, and a value that the operator writes is read back and
+    deleted."""
+    HEALTH = "Health"
+    """What the engine says of its own state: databases online, the log written, no corruption met, primaries
+    assigned."""
+    CONFIGURATION_IN_FORCE = "ConfigurationInForce"
+    """The engine reports the configuration that was rendered for it: what it runs with, not what was written."""
+    CONNECTION_HEADROOM = "ConnectionHeadroom"
+    """Less than 80 % of the connections for applications are taken. Once failed it passes again below 75 %."""
+    STORAGE_HEADROOM = "StorageHeadroom"
+    """Less than 80 % of the volume is taken, as far as the engine knows. Once failed it passes again below 75 %."""
+    ROUTES_ANSWER = "RoutesAnswer"
+    """Each route answers a request through Traefik: neither 502, 503 nor 504, and within four seconds. Asked after
+    the stores: a route to one that does not serve waits for it."""
 
 
 class Reason(StrEnum):
@@ -102,6 +133,12 @@ class Reason(StrEnum):
     """The stored spec breaks a rule that is newer than it: the message names the field."""
     API_UNAVAILABLE = "ApiUnavailable"
     """The API server could not be read or written; tried again."""
+    GATES_PASSED = "GatesPassed"
+    """Every gate of every component passes."""
+    GATE_FAILED = "GateFailed"
+    """A gate of a component fails: the message names it and says why."""
+    GATE_UNKNOWN = "GateUnknown"
+    """No gate fails, and one is not known: the message names it and says what it waits for."""
 
 
 class Condition(ApiModel):
@@ -126,6 +163,19 @@ class Binding(ApiModel):
 
     name: str
     """Name of the Secret (Service Binding layout)."""
+
+
+class GateStatus(ApiModel):
+    """What a gate said last."""
+
+    name: GateName
+    """Name of the gate."""
+    verdict: Verdict
+    """Whether it passes."""
+    message: Annotated[str, Field(max_length=1024)] = ""
+    """A sentence for a person, unless it passes. It holds no figures that move: those are metrics."""
+    since: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    """When the verdict changed last (RFC 3339)."""
 
 
 class ComponentStatus(ApiModel):
@@ -163,6 +213,10 @@ class ComponentStatus(ApiModel):
     """A sentence for a person."""
     since: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
     """When `reason` changed last (RFC 3339)."""
+    gates: Annotated[
+        list[GateStatus], Field(max_length=16, json_schema_extra={"x-list-map-keys": ["name"]})
+    ] = []
+    """What is asked of the component beyond whether it answers."""
 
 
 class RetainedVolume(ApiModel):
@@ -186,7 +240,7 @@ class CosStackStatus(ApiModel):
     conditions: Annotated[
         list[Condition], Field(max_length=16, json_schema_extra={"x-list-map-keys": ["type"]})
     ] = []
-    """Ready, Available, Reconciling and Stalled."""
+    """Ready, Available, Reconciling, Stalled and GatesPassed."""
     components: Annotated[
         list[ComponentStatus], Field(max_length=16, json_schema_extra={"x-list-map-keys": ["name"]})
     ] = []

@@ -70,18 +70,21 @@ from cos_controllers.names import (
     object_labels,
     selector_labels,
 )
+from cos_controllers.observation import Expectation
 
 
 @dataclass(frozen=True)
 class Instance:
     """The rendered objects of one instance, in the order in which they are applied.
 
-    `template_hash` names the pod as it is rendered; `files_hash` the content of what the engine reloads.
+    `template_hash` names the pod as it is rendered; `files_hash` the content of what the engine reloads. `expected`:
+    see `Blueprint`.
     """
 
     objects: tuple[Manifest, ...]
     template_hash: str
     files_hash: str
+    expected: Expectation
 
 
 def assemble(
@@ -121,6 +124,7 @@ def assemble(
         objects=(*(manifest(item) for item in objects), manifest(workload)),
         template_hash=parts.template_hash,
         files_hash=digest([dict(blueprint.files), reloaded]),
+        expected=blueprint.expected,
     )
 
 

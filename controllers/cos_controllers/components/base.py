@@ -13,6 +13,7 @@ from typing import Protocol
 from cos_controllers.api.stack import CosStackSpec, EngineSpec
 from cos_controllers.credentials import Credentials, Login
 from cos_controllers.k8s import V1Container, V1Volume
+from cos_controllers.observation import Expectation
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class Blueprint:
     engine reloads them, so that a change touches the pod's annotation and does not replace it. A container that
     needs neither leaves the mount out. `volumes`: further ones (emptyDir with a sizeLimit). Containers carry
     command, env, ports, probes, resources and mounts; `assemble` adds image, pull policy and security context.
+    `expected`: the gates of the engine, and what it reports once this configuration is in force.
     With `replicas` the workload is a Deployment without data; without, a StatefulSet of one pod.
     """
 
@@ -95,6 +97,7 @@ class Blueprint:
     replicas: int | None = None
     service_type: str = "ClusterIP"
     service_annotations: Mapping[str, str] = field(default_factory=dict)
+    expected: Expectation = field(default_factory=Expectation)
 
 
 class Engine(Protocol):

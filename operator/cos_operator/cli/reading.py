@@ -12,7 +12,6 @@ from cos_controllers.components.registry import ENGINES
 from cos_controllers.observation import CheckResult, CheckTarget, Outcome, Snapshot
 from cos_controllers.resolve import references
 from cos_operator.cli import Manifest
-from cos_operator.engines.base import EngineError
 from cos_operator.kube import Forbidden, Kube, Manifests
 from cos_operator.observe import children, observe
 
@@ -77,10 +76,6 @@ class Reported:
         row = self._rows.get(target.component)
         outcomes = {reason.value: outcome for reason, outcome in _OUTCOMES.items()}
         return CheckResult(outcomes.get(row.reason, Outcome.SERVING) if row else Outcome.SERVING)
-
-    async def provision(self, target: CheckTarget) -> None:
-        """Nothing is changed on behalf of a plan."""
-        raise EngineError(f"{target.component} is only looked at")
 
 
 async def read_snapshot(reader: Reader, stack: CosStack) -> Snapshot:

@@ -16,7 +16,7 @@ _GOOD_WHEN_FALSE = frozenset({"Reconciling", "Stalled"})
 MOVING = frozenset(
     {"Creating", "Starting", "Restarting", "Provisioning", "Waiting", "VolumeResizing", "NotAnswering"}
 )
-_ORDER = ("Ready", "Available", "Reconciling", "Stalled")
+_ORDER = ("Ready", "Available", "GatesPassed", "Reconciling", "Stalled")
 
 
 class Verdict(NamedTuple):
@@ -126,7 +126,8 @@ def _condition_lines(status: Manifest, rows: Sequence[Manifest], now: datetime) 
 def _says(row: Manifest, message: str) -> bool:
     """Whether a condition's message only repeats what components say of themselves."""
     own = one_line(row.get("message") or row["reason"])
-    return f"{row['name']}: {own}" in message
+    gates = (f"{row['name']} {gate['name']}" for gate in row.get("gates") or ())
+    return f"{row['name']}: {own}" in message or any(gate in message for gate in gates)
 
 
 def _own_message(status: Manifest) -> str:
@@ -170,8 +171,22 @@ def _details(row: Manifest, of_stack: str) -> Iterator[Line]:
         yield line(message)
     if progress := row.get("progress"):
         yield line(f"the engine says: {one_line(progress)}")
+    yield from _gate_lines(row)
     secret = (row.get("binding") or {}).get("name")
     yield line(_revisions(row), Span(f"; credentials: Secret {secret}" if secret else "", FAINT))
+
+
+def _gate_lines(row: Manifest) -> Iterator[Line]:
+    """What does not pass; gates that say the same in one line."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for gate in row.get("gates") or ():
+        if gate["verdict"] != "Passed":
+            said = one_line(gate.get("message") or "")
+            found.setdefault((gate["verdict"], said), []).append(gate["name"])
+    for (verdict, said), names in found.items():
+        style = BAD if verdict == "Failed" else WAITS
+        what = "gate" if len(names) == 1 else "gates"
+        yield line(f"{what} {', '.join(names)} ", Span(verdict, style), f": {said}")
 
 
 def _revisions(row: Mapping[str, Any]) -> Span:

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from cos_controllers.observation import CheckResult, CheckTarget
+from cos_controllers.observation import CheckResult, CheckTarget, Facts, Usage
 
 #: A check ends by itself within this time: an engine that needs longer does not serve.
 CHECK_SECONDS = 3.0
+
+#: An examination ends within this time. Nobody waits for it.
+EXAMINE_SECONDS = 10.0
+
+#: Share of a volume, in percent, from which on nothing is written to find out whether it can be: what is left is for
+#: applications.
+NO_WRITES_PERCENT = 95
+NOT_WRITTEN = "nothing was written: the volume is nearly full"
 
 #: Limit of one attempt to make the application's account.
 PROVISION_SECONDS = 20.0
@@ -17,11 +25,26 @@ class EngineError(Exception):
     """An engine refused or failed to do something. The message is for a person and holds no secret."""
 
 
-class EngineClient(Protocol):
-    """Client of one engine. Implementations are stateless and open their own short connections."""
+def is_nearly_full(storage: Usage | None) -> bool:
+    """Whether a volume is known to have no room for trying."""
+    return storage is not None and storage.used * 100 >= storage.limit * NO_WRITES_PERCENT
+
+
+class Asked(Protocol):
+    """An engine, or what is known of one, that says whether it serves."""
 
     async def check(self, target: CheckTarget) -> CheckResult:
         """Ask as the application would, within `CHECK_SECONDS`. Never raises for what an engine does."""
+
+
+class EngineClient(Asked, Protocol):
+    """Client of one engine. Implementations are stateless and open their own short connections."""
+
+    async def examine(self, target: CheckTarget) -> Facts:
+        """Find out what an engine that serves is like, within `EXAMINE_SECONDS`. Never raises for what an engine does.
+
+        What it writes for that it deletes again, in a place of its own.
+        """
 
     async def provision(self, target: CheckTarget) -> None:
         """Bring the application's account to what `target.credentials.app` says, as the administrator.

@@ -1,17 +1,41 @@
-"""Elasticsearch: cluster health and blocks as the application; the file realm reloads its users by itself."""
+"""Elasticsearch: health and blocks as the application, a document in an index of its own as the administrator.
+
+The file realm reloads its users by itself.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
+import secrets
+from collections.abc import Awaitable, Mapping
+from typing import Any, TypeVar
 
 from elastic_transport import TransportError
-from elasticsearch import ApiError, AsyncElasticsearch, AuthenticationException, AuthorizationException
+from elasticsearch import (
+    ApiError,
+    AsyncElasticsearch,
+    AuthenticationException,
+    AuthorizationException,
+    NotFoundError,
+)
 
 from cos_controllers.credentials import Login
-from cos_controllers.observation import CheckResult, CheckTarget, Outcome
-from cos_operator.engines.base import CHECK_SECONDS, PROVISION_SECONDS, EngineError
+from cos_controllers.observation import CheckResult, CheckTarget, Facts, Outcome, Usage
+from cos_operator.engines.base import (
+    CHECK_SECONDS,
+    NOT_WRITTEN,
+    PROVISION_SECONDS,
+    EngineError,
+    is_nearly_full,
+)
+
+T = TypeVar("T")
+
+#: Index and id of the document that is written, read back and deleted. The index stays: made anew each time, it would
+#: be a change of the cluster's state.
+GATE_INDEX = "cos-gate"
+_GATE_ID = "gate"
+_GATE_SETTINGS = {"number_of_shards": 1, "number_of_replicas": 0, "hidden": True}
 
 #: The block that Elasticsearch puts on indices of a node whose disk is over the flood-stage watermark.
 FLOOD_STAGE_BLOCK = "12"
@@ -89,6 +113,26 @@ class ElasticsearchClient:
             return CheckResult(Outcome.NOT_ANSWERING, f"no answer within {CHECK_SECONDS:g} s")
         return judge(health.body, state.body.get("blocks", {}))
 
+    async def examine(self, target: CheckTarget) -> Facts:
+        """Each question by itself: one that is refused leaves the others' answers."""
+        assert target.credentials  # noqa: S101 - Elasticsearch has accounts
+        async with _client(target, target.credentials.admin) as client:
+            nodes = await _or_none(client.nodes.info(node_id="_local", filter_path="nodes.*.attributes"))
+            stats = await _or_none(
+                client.nodes.stats(node_id="_local", metric="fs", filter_path="nodes.*.fs.total")
+            )
+            health = await _or_none(client.cluster.health(local=True))
+            storage = storage_of(stats.body) if stats else None
+            full = is_nearly_full(storage)
+            serving, unknown = (None, NOT_WRITTEN) if full else await _written(client)
+        return Facts(
+            serving=serving,
+            troubles=troubles(health.body) if health else None,
+            configuration=attributes(nodes.body) if nodes else None,
+            storage=storage,
+            unknown=unknown,
+        )
+
     async def provision(self, target: CheckTarget) -> None:
         """Wait until the server has read the mounted users: it looks at the files every second."""
         assert target.credentials  # noqa: S101 - Elasticsearch has accounts
@@ -109,3 +153,57 @@ class ElasticsearchClient:
             ) from error
         except (ApiError, TransportError) as error:
             raise EngineError(f"waiting for user {login.username} failed: {_said(error)}") from error
+
+
+async def _or_none(answer: Awaitable[T]) -> T | None:
+    try:
+        return await answer
+    except (ApiError, TransportError):
+        return None
+
+
+async def _written(client: AsyncElasticsearch) -> tuple[str | None, str]:
+    """Write, read back and delete: "" or what the server said; None, and why, if that says nothing of applications.
+
+    What is refused of the gate's own index (it was closed, blocked or made read-only, or there is no room for another
+    shard) is refused of no other.
+    """
+    nonce = secrets.token_hex(8)
+    where: dict[str, Any] = {"index": GATE_INDEX, "id": _GATE_ID}
+    try:
+        if not await client.indices.exists(index=GATE_INDEX):
+            await client.indices.create(index=GATE_INDEX, settings=_GATE_SETTINGS)
+        await client.index(**where, document={"nonce": nonce})
+        found = (await client.get(**where)).body["_source"].get("nonce")
+        await client.delete(**where)
+    except NotFoundError:
+        return None, f"index {GATE_INDEX} or its document was deleted meanwhile"
+    except ApiError as error:
+        if error.status_code >= 500:  # noqa: PLR2004 - HTTP: the server's own failure
+            return _said(error), ""
+        return None, f"index {GATE_INDEX} refuses: {_said(error)}"
+    except TransportError as error:
+        return None, f"not examined: {_said(error)}"
+    return ("" if found == nonce else "what was written is not what was read back"), ""
+
+
+def attributes(body: Mapping[str, Any]) -> dict[str, str] | None:
+    """The attributes of the one node of ``_nodes``."""
+    for node in (body.get("nodes") or {}).values():
+        return {str(name): str(value) for name, value in (node.get("attributes") or {}).items()}
+    return None
+
+
+def storage_of(body: Mapping[str, Any]) -> Usage | None:
+    """What is taken of the file system under the data, by ``_nodes/stats/fs``."""
+    for node in (body.get("nodes") or {}).values():
+        total = (node.get("fs") or {}).get("total") or {}
+        if "total_in_bytes" in total and "available_in_bytes" in total:
+            size = int(total["total_in_bytes"])
+            return Usage(size - int(total["available_in_bytes"]), size)
+    return None
+
+
+def troubles(health: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is wrong by ``_cluster/health``; yellow is not (see `judge`)."""
+    return ("a primary shard is missing: the cluster status is red",) if health.get("status") == "red" else ()

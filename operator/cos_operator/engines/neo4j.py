@@ -1,19 +1,31 @@
-"""Neo4j: a write as the application, rolled back; CREATE USER as the administrator."""
+"""Neo4j: a write as the application, rolled back; another that is read back; CREATE USER as the administrator."""
 
 from __future__ import annotations
 
 import asyncio
+import re
+import secrets
+from collections.abc import Mapping
+from typing import Any
 
-from neo4j import AsyncDriver, AsyncGraphDatabase, NotificationMinimumSeverity, Query
+from neo4j import AsyncDriver, AsyncGraphDatabase, AsyncSession, NotificationMinimumSeverity, Query
 from neo4j.exceptions import AuthError, DriverError, Neo4jError
 
 from cos_controllers.credentials import Login
-from cos_controllers.observation import CheckResult, CheckTarget, Outcome
-from cos_operator.engines.base import CHECK_SECONDS, PROVISION_SECONDS, EngineError
+from cos_controllers.observation import CheckResult, CheckTarget, Facts, Outcome
+from cos_operator.engines.base import CHECK_SECONDS, EXAMINE_SECONDS, PROVISION_SECONDS, EngineError
 
 #: A node without a label: rolled back, it leaves nothing, not even the name of a label.
 WRITE = "CREATE ()"
 USER = "CREATE OR REPLACE USER $name SET PASSWORD $password CHANGE NOT REQUIRED"
+
+#: The one node of this label is written, read back and deleted; the names of label and property stay.
+GATE_WRITE = "MERGE (gate:CosGate) SET gate.nonce = $nonce"
+GATE_READ = "MATCH (gate:CosGate) RETURN gate.nonce"
+GATE_DELETE = "MATCH (gate:CosGate) DELETE gate"
+
+DATABASES = "SHOW DATABASES YIELD name, currentStatus"
+OPTIONS = "SHOW SETTINGS 'server.jvm.additional' YIELD value"
 
 SECURITY = "Neo.ClientError.Security."
 NO_DATABASE = "Neo.ClientError.Database.DatabaseNotFound"
@@ -56,6 +68,35 @@ def judge(error: Neo4jError) -> CheckResult:
     return CheckResult(outcome, error.message or code)
 
 
+def troubles(databases: Mapping[str, str]) -> tuple[str, ...]:
+    """What is wrong by the status of each database."""
+    return tuple(
+        f"database {name} is {status}" for name, status in sorted(databases.items()) if status != "online"
+    )
+
+
+def properties(options: str) -> dict[str, str]:
+    """The system properties among the options of the JVM."""
+    return dict(re.findall(r"-D([^=\s]+)=(\S*)", options))
+
+
+async def _rows(session: AsyncSession, text: str, **values: str) -> list[list[Any]]:
+    result = await session.run(Query(text, timeout=CHECK_SECONDS), values)
+    return await result.values()
+
+
+async def _written(session: AsyncSession) -> str:
+    """Write, read back and delete; "" or what the server said."""
+    nonce = secrets.token_hex(8)
+    try:
+        await _rows(session, GATE_WRITE, nonce=nonce)
+        found = await _rows(session, GATE_READ)
+        await _rows(session, GATE_DELETE)
+    except Neo4jError as error:
+        return error.message or error.code or "an error without a message"
+    return "" if [nonce] in found else "what was written is not what was read back"
+
+
 class Neo4jClient:
     """See `base.EngineClient`."""
 
@@ -80,6 +121,34 @@ class Neo4jClient:
         except (DriverError, OSError) as error:
             return CheckResult(Outcome.NOT_ANSWERING, _said(error, CHECK_SECONDS))
         return CheckResult(Outcome.SERVING)
+
+    async def examine(self, target: CheckTarget) -> Facts:
+        """The state of every database, the options of the JVM, and a write that is read back.
+
+        Community knows neither how much room its disk has nor a limit of connections.
+        """
+        assert target.credentials  # noqa: S101 - Neo4j has accounts
+        try:
+            async with (
+                _driver(target, target.credentials.admin, EXAMINE_SECONDS / 4) as driver,
+                driver.session(database="system") as session,
+            ):
+                databases = await _rows(session, DATABASES)
+                options = await _rows(session, OPTIONS)
+            async with (
+                _driver(target, target.credentials.app, EXAMINE_SECONDS / 4) as driver,
+                driver.session(database=target.database) as session,
+            ):
+                serving = await _written(session)
+        except Neo4jError as error:
+            return Facts(unknown=f"not examined: {error.message or error.code}")
+        except (DriverError, OSError) as error:
+            return Facts(unknown=f"not examined: {_said(error, EXAMINE_SECONDS / 4)}")
+        return Facts(
+            serving=serving,
+            troubles=troubles({str(name): str(status) for name, status in databases}),
+            configuration=properties("\n".join(str(value) for (value,) in options)),
+        )
 
     async def provision(self, target: CheckTarget) -> None:
         """Make the application's user and the probe's anew, with the passwords wanted."""

@@ -1,18 +1,72 @@
-"""Postgres: a query as the application; role and database by SQL as the administrator."""
+"""Postgres: a query as the application; all else by SQL as the administrator, over the reserved connections."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
+from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection, Error, errors, sql
 
+from cos_controllers.components.postgres.config import MARKER
 from cos_controllers.credentials import Login
-from cos_controllers.observation import CheckResult, CheckTarget, Outcome
-from cos_operator.engines.base import CHECK_SECONDS, PROVISION_SECONDS, EngineError
+from cos_controllers.observation import CheckResult, CheckTarget, Facts, Outcome, Usage
+from cos_operator.engines.base import (
+    CHECK_SECONDS,
+    NOT_WRITTEN,
+    PROVISION_SECONDS,
+    EngineError,
+    is_nearly_full,
+)
 
 #: Database that the administrator connects to; it exists on every server.
 _MAINTENANCE = "postgres"
+
+#: Database of the one row that is written, read back and deleted: the operator makes it when it needs it, so that a
+#: server of before has it too.
+GATE_DATABASE = "cos_gate"
+_GATE = (
+    "CREATE TABLE IF NOT EXISTS gate (id integer PRIMARY KEY, nonce text NOT NULL)",
+    "INSERT INTO gate VALUES (1, %s) ON CONFLICT (id) DO UPDATE SET nonce = excluded.nonce",
+    "SELECT nonce FROM gate WHERE id = 1",
+    "DELETE FROM gate",
+)
+#: SQLSTATE classes that tell of the gate's own place, and not of the server: no such database or schema, no such table
+#: or no right to it.
+_OWN = ("3D", "3F", "42")
+
+#: What the server says of itself: the marker of its configuration; connections of others (seen only by members of
+#: pg_monitor, which `accounts_sql` makes the operator at the next start of a server of before), of how many.
+_STATE = """
+SELECT current_setting(%(marker)s, true) AS marker,
+       pg_has_role('pg_monitor', 'USAGE') AS sees_all,
+       (SELECT count(*) FROM pg_stat_activity
+         WHERE backend_type = 'client backend' AND usename IS DISTINCT FROM current_user) AS connections,
+       current_setting('max_connections')::int - current_setting('reserved_connections')::int
+         - current_setting('superuser_reserved_connections')::int AS most,
+       pg_is_in_recovery() AS recovers
+"""
+#: What is wrong by the server's own account. Of transaction ids it gives out no more at 2^31 less 3 million; at 1e9,
+#: five times autovacuum's default, nothing freezes them any more.
+_TROUBLES = """
+SELECT 'database ' || datname || ' holds rows of more than 1,000,000,000 transactions ago: vacuum it'
+  FROM pg_database WHERE age(datfrozenxid) > 1000000000
+UNION ALL
+SELECT 'a page of ' || coalesce('database ' || datname, 'the shared catalogs')
+       || ' failed its checksum within the last week: the disk returns other data than was written'
+  FROM pg_stat_database WHERE checksum_last_failure > now() - interval '7 days'
+UNION ALL
+SELECT 'replication slot ' || slot_name || ' keeps more of the log than max_wal_size, and nobody reads it'
+  FROM pg_replication_slots WHERE NOT active AND wal_status IN ('extended', 'unreserved')
+ORDER BY 1
+"""
+#: Bytes of every database and of the log. Looks at each file: slow with very many tables.
+_SIZE = """
+SELECT (SELECT coalesce(sum(pg_database_size(oid)), 0) FROM pg_database)::bigint
+       + (SELECT coalesce(sum(size), 0) FROM pg_ls_waldir())::bigint
+"""
+_SIZE_SECONDS = 3
 
 # The library gives no SQLSTATE for a connection that the server refuses, only the server's text (in English:
 # the operator owns `lc_messages`).
@@ -60,6 +114,16 @@ def _judge(error: Error) -> CheckResult:
     return CheckResult(Outcome.NOT_ANSWERING, text)
 
 
+class _State(NamedTuple):
+    """A row of `_STATE`."""
+
+    marker: str | None
+    sees_all: bool
+    connections: int
+    most: int
+    recovers: bool
+
+
 class PostgresClient:
     """See `base.EngineClient`."""
 
@@ -82,6 +146,36 @@ class PostgresClient:
             return CheckResult(Outcome.READ_ONLY, "transactions are read-only")
         return CheckResult(Outcome.SERVING)
 
+    async def examine(self, target: CheckTarget) -> Facts:
+        """What the server says of itself, and a row in a database of the operator's own."""
+        assert target.credentials  # noqa: S101 - Postgres has accounts
+        admin = target.credentials.admin
+        try:
+            connection = await _connect(target, admin, _MAINTENANCE)
+            async with connection:
+                state = await _state(connection)
+                found = [str(text) for (text,) in await _rows(connection, _TROUBLES)]
+                storage = await _storage(connection, target.expected.capacity) if state.sees_all else None
+                full = is_nearly_full(storage)
+                if not full:
+                    await _ensure_gate(connection)
+            serving, unknown = (None, NOT_WRITTEN) if full else await _written(target, admin)
+        except (Error, OSError) as error:
+            return Facts(unknown=f"not examined: {_sentence(error)}")
+        if not state.sees_all:
+            unknown = unknown or "the operator gets the right to know with the pod's next restart"
+        return Facts(
+            serving=serving,
+            troubles=(
+                *(["the server replays its log and takes no writes"] if state.recovers else []),
+                *found,
+            ),
+            configuration={MARKER: state.marker or "not set"},
+            connections=Usage(state.connections, state.most) if state.sees_all else None,
+            storage=storage,
+            unknown=unknown,
+        )
+
     async def provision(self, target: CheckTarget) -> None:
         """Make the application's role and database, and set the role's password."""
         assert target.credentials  # noqa: S101 - Postgres has accounts
@@ -96,6 +190,59 @@ class PostgresClient:
             raise EngineError(f"no answer within {PROVISION_SECONDS:g} s") from None
         except (Error, OSError) as error:
             raise EngineError(f"the account of {app.username} cannot be made: {_sentence(error)}") from error
+
+
+async def _rows(connection: AsyncConnection, query: str, values: Any = None) -> list[tuple[Any, ...]]:
+    cursor = await connection.execute(query, values)
+    return await cursor.fetchall()
+
+
+async def _state(connection: AsyncConnection) -> _State:
+    (row,) = await _rows(connection, _STATE, {"marker": MARKER})
+    return _State(*row)
+
+
+async def _storage(connection: AsyncConnection, capacity: int | None) -> Usage | None:
+    """What databases and log take of the volume; None if the server needs too long to say, or may not."""
+    if capacity is None:
+        return None
+    try:
+        await connection.execute(f"SET statement_timeout = '{_SIZE_SECONDS}s'")
+        ((size,),) = await _rows(connection, _SIZE)
+    except (errors.QueryCanceled, errors.InsufficientPrivilege):
+        return None
+    return Usage(int(size), capacity)
+
+
+async def _ensure_gate(connection: AsyncConnection) -> None:
+    """The gate's database, closed to others. What keeps it from being made is told by the write that misses it."""
+    if await _exists(connection, "SELECT FROM pg_database WHERE datname = %s", GATE_DATABASE):
+        return
+    name = sql.Identifier(GATE_DATABASE)
+    with contextlib.suppress(Error):
+        await connection.execute("SET statement_timeout = '10s'")
+        await connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(name))
+        await connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name))
+
+
+async def _written(target: CheckTarget, admin: Login) -> tuple[str | None, str]:
+    """Write, read back and delete: "" or what the server said; None, and why, if that says nothing of applications."""
+    nonce = secrets.token_hex(8)
+    make, write, read, delete = _GATE
+    try:
+        connection = await _connect(target, admin, GATE_DATABASE)
+        async with connection:
+            # A failure to keep what was acknowledged is one to serve, whatever the application's own setting.
+            await connection.execute("SET synchronous_commit = on")
+            await connection.execute(make)
+            await connection.execute(write, (nonce,))
+            found = await _rows(connection, read)
+            await connection.execute(delete)
+    except Error as error:
+        if error.sqlstate is None or error.sqlstate.startswith(_OWN):
+            return None, f"not written to database {GATE_DATABASE}: {_sentence(error)}"
+        return _sentence(error), ""
+    return ("" if found == [(nonce,)] else "what was written is not what was read back"), ""
 
 
 async def _ensure_role(connection: AsyncConnection, app: Login) -> None:

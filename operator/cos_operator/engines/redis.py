@@ -1,18 +1,33 @@
-"""Redis: PING as the application; ACL LOAD as the administrator."""
+"""Redis: PING as the application; INFO, CONFIG GET, a key of its own and ACL LOAD as the administrator."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from typing import cast
+import secrets
+from collections.abc import Awaitable, Mapping
+from typing import Any, cast
 
 from redis import exceptions
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from cos_controllers.components.redis.config import RESERVED_CLIENTS
 from cos_controllers.credentials import Login
-from cos_controllers.observation import CheckResult, CheckTarget, Outcome
-from cos_operator.engines.base import CHECK_SECONDS, PROVISION_SECONDS, EngineError
+from cos_controllers.observation import CheckResult, CheckTarget, Facts, Outcome, Usage
+from cos_operator.engines.base import (
+    CHECK_SECONDS,
+    EXAMINE_SECONDS,
+    NOT_WRITTEN,
+    PROVISION_SECONDS,
+    EngineError,
+    is_nearly_full,
+)
+
+#: The key that is written, read back and deleted. Whatever happens it is gone after a minute.
+GATE_KEY = "cos:gate"
+_GATE_KEY_SECONDS = 60
+
+_FULL = "max number of clients reached"
 
 
 def _client(target: CheckTarget, login: Login, seconds: float) -> Redis:
@@ -24,6 +39,7 @@ def _client(target: CheckTarget, login: Login, seconds: float) -> Redis:
         socket_timeout=seconds,
         socket_connect_timeout=seconds,
         single_connection_client=True,
+        decode_responses=True,
         retry=Retry(NoBackoff(), 0),
     )
 
@@ -42,13 +58,37 @@ class RedisClient:
         except exceptions.MaxConnectionsError as error:
             return CheckResult(Outcome.SERVING, str(error))
         except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
-            if "max number of clients reached" in str(error):
+            if _FULL in str(error):
                 return CheckResult(Outcome.SERVING, str(error))
             return CheckResult(Outcome.NOT_ANSWERING, str(error))
         except exceptions.ResponseError as error:
             outcome = Outcome.READ_ONLY if str(error).startswith("MISCONF") else Outcome.NOT_ANSWERING
             return CheckResult(outcome, str(error))
         return CheckResult(Outcome.SERVING)
+
+    async def examine(self, target: CheckTarget) -> Facts:
+        """INFO and CONFIG GET, then the key; with all connections taken, the operator's too, that alone is known."""
+        assert target.credentials  # noqa: S101 - Redis has accounts
+        try:
+            async with _client(target, target.credentials.admin, EXAMINE_SECONDS / 4) as client:
+                info = await client.info()
+                found = await _configuration(client, target.expected.configuration)
+                storage = storage_of(info, target.expected.capacity)
+                full = is_nearly_full(storage)
+                return Facts(
+                    serving=None if full else await _written(client),
+                    troubles=troubles(info),
+                    configuration=found,
+                    connections=connections(info, found or target.expected.configuration),
+                    storage=storage,
+                    unknown=NOT_WRITTEN if full else "",
+                )
+        except (exceptions.RedisError, OSError) as error:
+            if isinstance(error, exceptions.MaxConnectionsError) or _FULL in str(error):
+                most = int(target.expected.configuration.get("maxclients", RESERVED_CLIENTS + 1))
+                limit = most - RESERVED_CLIENTS
+                return Facts(connections=Usage(most, limit), unknown="every connection is taken")
+            return Facts(unknown=f"not examined: {error}")
 
     async def provision(self, target: CheckTarget) -> None:
         """Let the server read its mounted ACL file again; a bad file is refused and the old rules stay."""
@@ -58,3 +98,53 @@ class RedisClient:
                 await client.acl_load()
         except (exceptions.RedisError, OSError) as error:
             raise EngineError(f"ACL LOAD failed: {error}") from error
+
+
+async def _configuration(client: Redis, expected: Mapping[str, str]) -> dict[str, str] | None:
+    try:
+        found = await client.config_get(*expected)
+    except exceptions.ResponseError:
+        return None
+    return {str(name): str(value) for name, value in found.items()}
+
+
+async def _written(client: Redis) -> str:
+    """Write, read back and delete; "" or what the server said."""
+    nonce = secrets.token_hex(8)
+    try:
+        await client.set(GATE_KEY, nonce, ex=_GATE_KEY_SECONDS)
+        found = await client.get(GATE_KEY)
+        await client.delete(GATE_KEY)
+    except exceptions.ResponseError as error:
+        return str(error)
+    return "" if found == nonce else "what was written is not what was read back"
+
+
+def troubles(info: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is wrong by ``INFO``."""
+    found = []
+    if info.get("role") != "master":
+        found.append(f"it is a {info.get('role')}: it follows another server and takes no writes")
+    for name, what in (
+        ("aof_last_write_status", "the last write to the append-only file failed"),
+        ("aof_last_bgrewrite_status", "the last rewrite of the append-only file failed"),
+        ("rdb_last_bgsave_status", "the last snapshot failed"),
+    ):
+        if info.get(name, "ok") != "ok":
+            found.append(what)
+    return tuple(found)
+
+
+def connections(info: Mapping[str, Any], configuration: Mapping[str, str]) -> Usage | None:
+    """Those of others, against what the server takes less the reserve."""
+    if "connected_clients" not in info or "maxclients" not in configuration:
+        return None
+    limit = int(configuration["maxclients"]) - RESERVED_CLIENTS
+    return Usage(max(int(info["connected_clients"]) - 1, 0), limit)
+
+
+def storage_of(info: Mapping[str, Any], capacity: int | None) -> Usage | None:
+    """Bytes of the append-only file, and those that a rewrite needs beside it: about as many as the last one made."""
+    if capacity is None or "aof_current_size" not in info:
+        return None
+    return Usage(int(info["aof_current_size"]) + int(info.get("aof_base_size", 0)), capacity)

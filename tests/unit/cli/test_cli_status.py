@@ -29,20 +29,23 @@ def text_of(stack: dict[str, Any], world: World) -> str:
 def test_a_stack_that_serves() -> None:
     world = World({"redis": {}})
     world.converge()
+    world.examine()
+    world.step()
     row = world.row("redis")
     world.now = datetime.fromisoformat(row["since"]) + timedelta(minutes=5)
     assert verdict(live(world)).ready
     lines = text_of(live(world), world).splitlines()
     assert lines[0] == "cos/cos  Ready  (1/1 components ready, revision 1)"
-    assert [line.split()[:2] for line in lines[1:5]] == [
+    assert [line.split()[:2] for line in lines[1:6]] == [
         ["Ready", "True"],
         ["Available", "True"],
+        ["GatesPassed", "True"],
         ["Reconciling", "False"],
         ["Stalled", "False"],
     ]
-    assert lines[5].split() == ["+", "redis", "8.0", "Serving", "for", "5m", "cos-redis.cos.svc:6379"]
+    assert lines[6].split() == ["+", "redis", "8.0", "Serving", "for", "5m", "cos-redis.cos.svc:6379"]
     revision = f"    revision {row['desiredRevision']}; credentials: Secret cos-redis-app"
-    assert lines[6:] == [revision]
+    assert lines[7:] == [revision]
 
 
 def test_what_waits_says_for_what_and_shows_every_revision() -> None:

@@ -405,7 +405,13 @@ def test_available_while_a_change_waits() -> None:
     world = changed_world()
     world.step()
     conditions = {item["type"]: item["status"] for item in world.status["conditions"]}
-    assert conditions == {"Ready": "False", "Available": "False", "Reconciling": "True", "Stalled": "False"}
+    assert conditions == {
+        "Ready": "False",
+        "Available": "False",
+        "Reconciling": "True",
+        "Stalled": "False",
+        "GatesPassed": "Unknown",
+    }
     assert world.condition("Available")["message"].startswith("redis: ")
 
 

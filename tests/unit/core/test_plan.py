@@ -55,6 +55,7 @@ def test_a_new_stack_becomes_ready_and_then_rests() -> None:
         "Available": "True",
         "Reconciling": "False",
         "Stalled": "False",
+        "GatesPassed": "Unknown",
     }
     assert rest.requeue_after is None, "it rests"
 

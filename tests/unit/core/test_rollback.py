@@ -90,6 +90,7 @@ def test_a_bad_image_is_taken_back_and_the_rest_is_not_touched() -> None:
         "Stalled": ("True", "RolledBack"),
         "Available": ("True", "Serving"),
         "Reconciling": ("False", "Serving"),
+        "GatesPassed": ("Unknown", "GateUnknown"),
     }
     digest = image_of(world, "redis")
     assert digest.startswith("redis@sha256:"), "pinned to what ran"

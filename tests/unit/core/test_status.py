@@ -45,9 +45,11 @@ def test_a_stored_spec_that_breaks_a_newer_rule_is_refused_by_field() -> None:
         "Ready": ("False", "InvalidSpec"),
         "Reconciling": ("False", "InvalidSpec"),
         "Stalled": ("True", "InvalidSpec"),
+        "GatesPassed": ("Unknown", "InvalidSpec"),
     }
     (redis,) = status.components
     assert (redis.name, redis.ready, redis.serving_since) == ("redis", False, None), "nobody looks any more"
+    assert {(gate.verdict, gate.message) for gate in redis.gates} == {("Unknown", "not asked: InvalidSpec")}
     assert status.summary is None
     assert status.observed_generation == 3
 

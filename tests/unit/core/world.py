@@ -15,9 +15,21 @@ from cos_controllers.changes import Apply, Delete
 from cos_controllers.conditions import refusal, timestamp, with_refusals
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import LABEL_STACK_COMPONENT, MANAGER
-from cos_controllers.observation import CheckResult, Outcome, Problem, Ref, Snapshot, WarningEvent, ref_of
+from cos_controllers.observation import (
+    CheckResult,
+    Expectation,
+    Facts,
+    Outcome,
+    Problem,
+    Ref,
+    Snapshot,
+    Usage,
+    WarningEvent,
+    ref_of,
+)
 from cos_controllers.parsing import parse_stack
-from cos_controllers.plan import AT_ONCE, Plan, plan
+from cos_controllers.plan import AT_ONCE, Plan, plan, questions
+from cos_controllers.resolve import resolve
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -64,6 +76,18 @@ def server_side_apply(live: Manifest, intent: Manifest) -> Manifest:
     return changed
 
 
+def as_expected(expected: Expectation) -> Facts:
+    """What an engine is found to be like that is in order."""
+    return Facts(
+        serving="",
+        troubles=(),
+        configuration=expected.configuration,
+        connections=Usage(1, 10),
+        storage=Usage(1, 10),
+        routes={route.name: "" for route in expected.routes},
+    )
+
+
 @dataclass
 class World:
     """`settle` plays the controllers of Kubernetes; `step` plays one pass of the operator."""
@@ -77,6 +101,7 @@ class World:
     may_grow: bool = True
     refused: set[Ref] = field(default_factory=set)
     image_prefix: str = ""
+    facts: dict[str, Facts] = field(default_factory=dict)
     logs: dict[str, str] = field(default_factory=dict)
     warnings: dict[Ref, WarningEvent] = field(default_factory=dict)
     now: datetime = START
@@ -103,6 +128,7 @@ class World:
             objects=copied(self.objects),
             references=self.references,
             checks=checks,
+            facts={name: facts for name, facts in self.facts.items() if name in components},
             warnings=self.warnings,
             logs=self.logs,
             entropy=next(self._serial).to_bytes(32, "big"),
@@ -111,6 +137,12 @@ class World:
     @staticmethod
     def _is_ready(pod: Manifest) -> bool:
         return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"]["conditions"])
+
+    def examine(self, **facts: Facts) -> None:
+        """Every engine that would be asked is found to be as it is to be, apart from these `facts`."""
+        snapshot = self.snapshot()
+        for target in questions(resolve(self.stack, snapshot), snapshot).targets:
+            self.facts[target.component] = facts.get(target.component) or as_expected(target.expected)
 
     def decide(self) -> Plan:
         return plan(self.stack, self.snapshot(), self.now)

@@ -6,7 +6,16 @@ import re
 
 from prometheus_client import generate_latest
 
-from cos_controllers.api.status import ComponentStatus, Condition, ConditionStatus, CosStackStatus
+from cos_controllers.api.status import (
+    ComponentStatus,
+    Condition,
+    ConditionStatus,
+    CosStackStatus,
+    GateName,
+    GateStatus,
+    Verdict,
+)
+from cos_controllers.observation import Facts, Usage
 from cos_operator import metrics
 
 
@@ -87,6 +96,42 @@ def test_series_follow_the_stack() -> None:
     assert not metrics.stacks()
 
 
+def test_gates_and_what_is_taken_follow_what_is_known() -> None:
+    where = {"namespace": "ns", "stack": "gated", "component": "redis"}
+    value = metrics.REGISTRY.get_sample_value
+
+    def gate(name: GateName, verdict: Verdict) -> GateStatus:
+        return GateStatus(name=name, verdict=verdict, since="2026-01-01T00:00:00Z")
+
+    def with_gates(*gates: GateStatus) -> CosStackStatus:
+        (row,) = (found := status(redis="Serving")).components
+        return found.model_copy(update={"components": [row.model_copy(update={"gates": list(gates)})]})
+
+    two = gate(GateName.SERVING, Verdict.FAILED), gate(GateName.HEALTH, Verdict.UNKNOWN)
+    metrics.set_stack("ns", "gated", with_gates(*two))
+    assert value("cos_stack_gate", where | {"gate": "Serving"}) == 0
+    assert value("cos_stack_gate", where | {"gate": "Health"}) == -1
+    metrics.set_stack("ns", "gated", with_gates(gate(GateName.SERVING, Verdict.PASSED)))
+    assert value("cos_stack_gate", where | {"gate": "Serving"}) == 1
+    assert value("cos_stack_gate", where | {"gate": "Health"}) is None
+    metrics.set_usages("ns", "gated", {"redis": Facts(connections=Usage(3, 50), storage=Usage(5, 100))})
+    assert value("cos_stack_connections", where) == 3
+    assert value("cos_stack_connections_limit", where) == 50
+    assert value("cos_stack_storage_used_bytes", where) == 5
+    assert value("cos_stack_storage_limit_bytes", where) == 100
+    metrics.set_usages("ns", "gated", {"redis": Facts(connections=Usage(4, 50))})
+    assert value("cos_stack_connections", where) == 4
+    assert value("cos_stack_storage_used_bytes", where) is None
+    metrics.set_usages("ns", "gated", {})
+    assert value("cos_stack_connections", where) is None
+    metrics.set_usages("ns", "first", {"redis": Facts(connections=Usage(4, 50))})
+    assert ("ns", "first") in metrics.stacks(), "to be taken away when another process leads"
+    for name in ("gated", "first"):
+        metrics.remove_stack("ns", name)
+    assert not any("cos_stack_gate" in line for line in series("cos_stack_gate"))
+    assert not series("cos_stack_connections")
+
+
 def test_a_stack_whose_looks_fail_is_told_until_one_succeeds_or_it_is_gone() -> None:
     labels = {"namespace": "ns", "stack": "sick"}
     value = metrics.REGISTRY.get_sample_value
@@ -119,6 +164,11 @@ def test_the_table_is_what_is_exposed_and_follows_the_conventions() -> None:
         "cos_stack_component_serving": ("gauge", ("namespace", "stack", "component")),
         "cos_stack_component_changing": ("gauge", ("namespace", "stack", "component")),
         "cos_stack_component_reason": ("gauge", ("namespace", "stack", "component", "reason")),
+        "cos_stack_gate": ("gauge", ("namespace", "stack", "component", "gate")),
+        "cos_stack_connections": ("gauge", ("namespace", "stack", "component")),
+        "cos_stack_connections_limit": ("gauge", ("namespace", "stack", "component")),
+        "cos_stack_storage_used_bytes": ("gauge", ("namespace", "stack", "component")),
+        "cos_stack_storage_limit_bytes": ("gauge", ("namespace", "stack", "component")),
         "cos_stack_rollbacks_total": ("counter", ("namespace", "stack", "component")),
     }
     assert all(help_text.endswith(".") for *_, help_text in metrics.table())

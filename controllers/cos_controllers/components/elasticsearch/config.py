@@ -22,6 +22,9 @@ MINIMUM_HEAP_MIB = 256
 #: From 32 GiB on, the JVM's object pointers double in size.
 MAXIMUM_HEAP_MIB = 31 * 1024
 
+#: An attribute of the node without a meaning to it: a hash of the configuration, so that it can tell which is in force.
+MARKER = "cos_config"
+
 #: Elasticsearch's own default for `{PBKDF2}`; a cost must be one of those that it knows.
 PBKDF2_ITERATIONS = 10_000
 PBKDF2_BYTES = 32
@@ -154,6 +157,11 @@ def elasticsearch_yml(name: str, spec: ElasticsearchSpec, *, data: str, snapshot
         "xpack.security.authc.reserved_realm.enabled": "false",
     }
     return lines([f"{key}: {json.dumps(value)}" for key, value in sorted(settings.items())])
+
+
+def marker_line(marker: str) -> str:
+    """The line of elasticsearch.yml by which the node reports `marker`."""
+    return lines([f"node.attr.{MARKER}: {json.dumps(marker)}"])
 
 
 @lru_cache(maxsize=8192)

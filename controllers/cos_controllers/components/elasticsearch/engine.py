@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from cos_controllers.api.stack import CosStackSpec, ElasticsearchSpec
+from cos_controllers.api.status import GateName
 from cos_controllers.components.base import (
     CONFIG_VOLUME,
     DATA_VOLUME,
@@ -19,11 +20,13 @@ from cos_controllers.components.base import (
 )
 from cos_controllers.components.elasticsearch.config import (
     LOG4J2,
+    MARKER,
     PROBE_SCRIPT,
     ROLES,
     START_SCRIPT,
     elasticsearch_yml,
     jvm_options,
+    marker_line,
     probe_curl,
     users,
     users_roles,
@@ -41,7 +44,9 @@ from cos_controllers.components.parts import (
 )
 from cos_controllers.components.versions import is_older, parts
 from cos_controllers.credentials import Login
+from cos_controllers.hashing import digest
 from cos_controllers.k8s import V1Container, V1ContainerPort
+from cos_controllers.observation import Expectation
 
 CONFIG_DIR = "/etc/cos/config"
 FILES_DIR = "/etc/cos/files"
@@ -100,6 +105,11 @@ class Elasticsearch:
         spec = context.spec
         assert isinstance(spec, ElasticsearchSpec)  # noqa: S101 - narrows the type; `instances` gives no other
         login = context.login()
+        conf = elasticsearch_yml(
+            context.name, spec, data="/data/node", snapshots="/data/snapshots", port=PORT
+        )
+        options = jvm_options(spec)
+        marker = digest([conf, options])
         probe = f"{CONFIG_DIR}/probe.sh"
         server = V1Container(
             name="elasticsearch",
@@ -125,10 +135,8 @@ class Elasticsearch:
             gid=ELASTICSEARCH_UID,
             containers=(server,),
             config={
-                "elasticsearch.yml": elasticsearch_yml(
-                    context.name, spec, data="/data/node", snapshots="/data/snapshots", port=PORT
-                ),
-                "container.options": jvm_options(spec),
+                "elasticsearch.yml": conf + marker_line(marker),
+                "container.options": options,
                 "log4j2.properties": LOG4J2,
                 "roles.yml": ROLES,
                 "start.sh": START_SCRIPT,
@@ -144,4 +152,13 @@ class Elasticsearch:
             volumes=(scratch("conf", "16Mi"), scratch("tmp", "256Mi")),
             # A flush of every shard; usually a few seconds.
             grace_seconds=120,
+            expected=Expectation(
+                gates=(
+                    GateName.SERVING,
+                    GateName.HEALTH,
+                    GateName.CONFIGURATION_IN_FORCE,
+                    GateName.STORAGE_HEADROOM,
+                ),
+                configuration={MARKER: marker},
+            ),
         )

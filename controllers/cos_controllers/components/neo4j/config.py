@@ -30,6 +30,9 @@ HASH_ITERATIONS = 1024
 #: Settings that a user may override.
 DEFAULTS: Mapping[str, str] = {"dbms.usage_report.enabled": "false"}
 
+#: A system property without a meaning to the server: a hash of its configuration, by which it tells which is in force.
+MARKER = "cos.config"
+
 #: The options of Neo4j's own neo4j.conf, which this configuration replaces, save those for profilers.
 JVM_OPTIONS = (
     "-XX:+UseG1GC",
@@ -182,6 +185,11 @@ def neo4j_conf(host: str, spec: Neo4jSpec, *, config_dir: str) -> str:
             *(f"server.jvm.additional={option}" for option in options),
         ]
     )
+
+
+def marker_line(marker: str) -> str:
+    """The line of neo4j.conf by which the server reports `marker`."""
+    return lines([f"server.jvm.additional=-D{MARKER}={marker}"])
 
 
 @lru_cache(maxsize=8192)

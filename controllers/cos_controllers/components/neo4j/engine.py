@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cos_controllers.api.stack import CosStackSpec, Neo4jSpec
+from cos_controllers.api.status import GateName
 from cos_controllers.components.base import (
     CONFIG_VOLUME,
     DATA_VOLUME,
@@ -18,9 +19,11 @@ from cos_controllers.components.base import (
 )
 from cos_controllers.components.neo4j.config import (
     LOGS_XML,
+    MARKER,
     PROBE_SCRIPT,
     START_SCRIPT,
     initial_user,
+    marker_line,
     neo4j_conf,
     probe_authorization,
 )
@@ -37,7 +40,9 @@ from cos_controllers.components.parts import (
 )
 from cos_controllers.components.versions import is_older, parts
 from cos_controllers.credentials import Login
+from cos_controllers.hashing import digest
 from cos_controllers.k8s import V1Container, V1ContainerPort, V1ExecAction
+from cos_controllers.observation import Expectation
 
 CONFIG_DIR = "/etc/cos/config"
 FILES_DIR = "/etc/cos/files"
@@ -104,6 +109,8 @@ class Neo4j:
         spec = context.spec
         assert isinstance(spec, Neo4jSpec)  # noqa: S101 - narrows the type; `instances` gives no other
         login = context.login()
+        conf = neo4j_conf(context.host, spec, config_dir=CONFIG_DIR)
+        marker = digest(conf)
         server = V1Container(
             name="neo4j",
             command=["bash", f"{CONFIG_DIR}/start.sh"],
@@ -131,7 +138,7 @@ class Neo4j:
             gid=NEO4J_UID,
             containers=(server,),
             config={
-                "neo4j.conf": neo4j_conf(context.host, spec, config_dir=CONFIG_DIR),
+                "neo4j.conf": conf + marker_line(marker),
                 "logs.xml": LOGS_XML,
                 "start.sh": START_SCRIPT,
                 "probe.sh": PROBE_SCRIPT,
@@ -143,4 +150,8 @@ class Neo4j:
             volumes=(scratch("tmp", "256Mi"),),
             # The last checkpoint; without it the next start replays transaction logs.
             grace_seconds=120,
+            expected=Expectation(
+                gates=(GateName.SERVING, GateName.HEALTH, GateName.CONFIGURATION_IN_FORCE),
+                configuration={MARKER: marker},
+            ),
         )

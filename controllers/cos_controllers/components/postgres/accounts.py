@@ -72,6 +72,8 @@ def accounts_sql(credentials: Credentials) -> str:
         ),
         f"ALTER ROLE {PROBE} LOGIN NOCREATEDB NOCREATEROLE {locked} PASSWORD NULL",
         f"GRANT pg_use_reserved_connections TO {ADMIN}, {PROBE}",
+        # To count the connections of others, and the bytes of what they have written.
+        f"GRANT pg_monitor TO {ADMIN}",
         f"REVOKE ALL ON DATABASE {SUPERUSER} FROM PUBLIC",
         "REVOKE ALL ON DATABASE template1 FROM PUBLIC",
         f"GRANT CONNECT ON DATABASE {SUPERUSER} TO {ADMIN}, {PROBE}",

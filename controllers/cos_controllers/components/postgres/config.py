@@ -15,6 +15,9 @@ PORT = 5432
 RESERVED_CONNECTIONS = 5
 SUPERUSER_CONNECTIONS = 3
 
+#: A setting without a meaning to the server: a hash of its configuration, so that it can tell which is in force.
+MARKER = "cos.config"
+
 #: Shares of the memory limit. A quarter for shared_buffers is the manual's start value ("19.4. Resource
 #: Consumption"); the page cache counts towards the container's limit too, and gets most of the rest.
 SHARED_BUFFERS_PERCENT = 25
@@ -85,6 +88,11 @@ def postgresql_conf(spec: PostgresSpec, *, name: str, major: str) -> str:
     """postgresql.conf. The last line of a name wins: derived settings, then `parameters`, then the operator's."""
     settings = [*_derived(spec).items(), *sorted(spec.parameters.items()), *_owned(major, name).items()]
     return lines([f"{key} = {quoted(value)}" for key, value in settings])
+
+
+def marker_line(marker: str) -> str:
+    """The line of postgresql.conf by which the server reports `marker`."""
+    return lines([f"{MARKER} = {quoted(marker)}"])
 
 
 def hba_conf() -> str:

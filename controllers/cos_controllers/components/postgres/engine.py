@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from cos_controllers.api.stack import CosStackSpec, PostgresSpec
+from cos_controllers.api.status import GateName
 from cos_controllers.components.base import (
     CONFIG_VOLUME,
     DATA_VOLUME,
@@ -29,11 +30,20 @@ from cos_controllers.components.parts import (
 )
 from cos_controllers.components.postgres import paths
 from cos_controllers.components.postgres.accounts import ADMIN, APP, DATABASE, PROBE, accounts_sql
-from cos_controllers.components.postgres.config import PORT, hba_conf, ident_conf, postgresql_conf
+from cos_controllers.components.postgres.config import (
+    MARKER,
+    PORT,
+    hba_conf,
+    ident_conf,
+    marker_line,
+    postgresql_conf,
+)
 from cos_controllers.components.postgres.scripts import INIT_SCRIPT, PROBE_SCRIPT, RUN_SCRIPT
 from cos_controllers.components.versions import parts
 from cos_controllers.credentials import Login
+from cos_controllers.hashing import digest
 from cos_controllers.k8s import V1Container, V1ContainerPort
+from cos_controllers.observation import Expectation
 
 #: uid and gid of `postgres` in the official image (Debian variant).
 POSTGRES_UID = 999
@@ -84,6 +94,8 @@ class Postgres:
         spec = context.spec
         assert isinstance(spec, PostgresSpec)  # noqa: S101 - narrows the type; `instances` gives no other
         major = spec.version.partition(".")[0]
+        conf, hba, ident = postgresql_conf(spec, name=context.name, major=major), hba_conf(), ident_conf()
+        marker = digest([conf, hba, ident])
         probe = f"{paths.CONFIG_DIR}/probe.sh"
         mounts = [
             mount(CONFIG_VOLUME, paths.CONFIG_DIR),
@@ -116,9 +128,9 @@ class Postgres:
             init_containers=(init,),
             containers=(server,),
             config={
-                "postgresql.conf": postgresql_conf(spec, name=context.name, major=major),
-                "pg_hba.conf": hba_conf(),
-                "pg_ident.conf": ident_conf(),
+                "postgresql.conf": conf + marker_line(marker),
+                "pg_hba.conf": hba,
+                "pg_ident.conf": ident,
                 "init.sh": INIT_SCRIPT,
                 "run.sh": RUN_SCRIPT,
                 "probe.sh": PROBE_SCRIPT,
@@ -131,4 +143,14 @@ class Postgres:
             ),
             # The checkpoint of a fast shutdown, on a slow disk. If it is cut short, the next start replays the log.
             grace_seconds=120,
+            expected=Expectation(
+                gates=(
+                    GateName.SERVING,
+                    GateName.HEALTH,
+                    GateName.CONFIGURATION_IN_FORCE,
+                    GateName.CONNECTION_HEADROOM,
+                    GateName.STORAGE_HEADROOM,
+                ),
+                configuration={MARKER: marker},
+            ),
         )

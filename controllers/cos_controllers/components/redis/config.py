@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 
+from cos_controllers.api.quantity import MI
 from cos_controllers.api.stack import RedisSpec
 from cos_controllers.components.parts import lines, memory_limit_mib
 from cos_controllers.credentials import Credentials, Login
 
 #: Connections above `maxClients`: kubelet's probes, the operator's checks, and a person with redis-cli at night.
 RESERVED_CLIENTS = 10
+
+#: The name under which Redis would speak to a syslog, which no container has. It can be read back: it holds a hash of
+#: the configuration.
+MARKER = "syslog-ident"
 
 #: Share of the memory limit that the data set may take; the rest is for buffers, fragmentation and the
 #: copy-on-write pages of an AOF rewrite.
@@ -40,7 +45,6 @@ def _quoted(value: str) -> str:
 
 def redis_conf(spec: RedisSpec, *, acl_file: str, port: int) -> str:
     """redis.conf. The operator's lines come last, so that they win over `parameters`."""
-    maxmemory = memory_limit_mib(spec.resources) * MAXMEMORY_PERCENT // 100
     return lines(
         [
             *(f"{name} {_quoted(value)}" for name, value in sorted(spec.parameters.items())),
@@ -54,11 +58,34 @@ def redis_conf(spec: RedisSpec, *, acl_file: str, port: int) -> str:
             "aof-load-truncated yes",
             f"aclfile {acl_file}",
             f"maxclients {spec.max_clients + RESERVED_CLIENTS}",
-            f"maxmemory {maxmemory}mb",
+            f"maxmemory {_maxmemory_mib(spec)}mb",
             "enable-debug-command no",
             "enable-module-command no",
         ]
     )
+
+
+def _maxmemory_mib(spec: RedisSpec) -> int:
+    return memory_limit_mib(spec.resources) * MAXMEMORY_PERCENT // 100
+
+
+def reported(spec: RedisSpec, marker: str) -> dict[str, str]:
+    """What ``CONFIG GET`` says once the configuration is in force, in the server's own form.
+
+    Beside the marker that which the server itself changes (it lowers `maxclients` to the files that it may open), or
+    an administrator may while it runs.
+    """
+    return {
+        MARKER: marker,
+        "appendonly": "yes",
+        "maxclients": str(spec.max_clients + RESERVED_CLIENTS),
+        "maxmemory": str(_maxmemory_mib(spec) * MI),
+    }
+
+
+def marker_line(marker: str) -> str:
+    """The line of redis.conf by which the server reports `marker`."""
+    return lines([f"{MARKER} {_quoted(marker)}"])
 
 
 def _user(login: Login, rights: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from cos_controllers.api.stack import CosStackSpec, RedisSpec
+from cos_controllers.api.status import GateName
 from cos_controllers.components.base import (
     CONFIG_VOLUME,
     DATA_VOLUME,
@@ -26,10 +27,18 @@ from cos_controllers.components.parts import (
     scratch,
     startup_probe,
 )
-from cos_controllers.components.redis.config import PROBE_SCRIPT, redis_conf, users_acl
+from cos_controllers.components.redis.config import (
+    PROBE_SCRIPT,
+    marker_line,
+    redis_conf,
+    reported,
+    users_acl,
+)
 from cos_controllers.components.versions import is_older
 from cos_controllers.credentials import Login
+from cos_controllers.hashing import digest
 from cos_controllers.k8s import V1Container, V1ContainerPort
+from cos_controllers.observation import Expectation
 
 CONFIG_DIR = "/etc/cos/config"
 FILES_DIR = "/etc/cos/files"
@@ -77,6 +86,8 @@ class Redis:
         spec = context.spec
         assert isinstance(spec, RedisSpec)  # noqa: S101 - narrows the type; `instances` gives no other
         login = context.login()
+        conf = redis_conf(spec, acl_file=f"{FILES_DIR}/users.acl", port=PORT)
+        marker = digest(conf)
         probe = f"{CONFIG_DIR}/probe.sh"
         server = V1Container(
             name="redis",
@@ -100,11 +111,21 @@ class Redis:
             gid=REDIS_UID,
             containers=(server,),
             config={
-                "redis.conf": redis_conf(spec, acl_file=f"{FILES_DIR}/users.acl", port=PORT),
+                "redis.conf": conf + marker_line(marker),
                 "probe.sh": PROBE_SCRIPT,
             },
             files={"users.acl": users_acl(login), "probe-password": login.probe.password},
             volumes=(scratch("tmp", "16Mi"),),
             # The last fsync of the append-only file on a slow disk; a healthy stop takes well under a second.
             grace_seconds=60,
+            expected=Expectation(
+                gates=(
+                    GateName.SERVING,
+                    GateName.HEALTH,
+                    GateName.CONFIGURATION_IN_FORCE,
+                    GateName.CONNECTION_HEADROOM,
+                    GateName.STORAGE_HEADROOM,
+                ),
+                configuration=reported(spec, marker),
+            ),
         )

@@ -30,6 +30,12 @@ _HOST_PRIORITY = 1000
 
 _TRANSPORT = "stack"
 
+#: What a proxy reports of its routes: their hash. It answers below this path, at the operations port, for those that
+#: it has read, and for no others. No route can have the router's name: a dot is no part of those.
+MARKER = "routes"
+MARKER_PATH = "/cos/routes/"
+_MARKER_ROUTER = "cos.routes"
+
 
 def _text(data: dict[str, Any]) -> str:
     return json.dumps(data, indent=2, sort_keys=True) + "\n"
@@ -63,45 +69,52 @@ def static_config(routes_dir: str) -> str:
     )
 
 
-def routes_config(routes: Sequence[Route], *, stack: str, namespace: str) -> str:
-    """The routes, as the file provider reads them. A backend is a Service by its name in `namespace`."""
+def routes_config(routes: Sequence[Route], *, stack: str, namespace: str, marker: str = "") -> str:
+    """The routes, as the file provider reads them. A backend is a Service by its name in `namespace`.
+
+    With a `marker` Traefik answers ``MARKER_PATH + marker`` at the operations port once it has read them.
+    """
     ordered = sorted(routes, key=lambda route: route.name)
-    if not ordered:
-        return _text({})
-    return _text(
-        {
-            "http": {
-                "routers": {
-                    route.name: {
-                        "entryPoints": ["web"],
-                        "rule": rule(route),
-                        "priority": priority(route),
-                        "service": route.name,
+    http: dict[str, Any] = {}
+    if ordered:
+        http = {
+            "routers": {
+                route.name: {
+                    "entryPoints": ["web"],
+                    "rule": rule(route),
+                    "priority": priority(route),
+                    "service": route.name,
+                }
+                for route in ordered
+            },
+            "services": {
+                route.name: {
+                    "loadBalancer": {
+                        # Which pods get requests is for the Service to say, by their readiness.
+                        "servers": [{"url": _backend(route, stack, namespace)}],
+                        "passHostHeader": True,
+                        "serversTransport": _TRANSPORT,
                     }
-                    for route in ordered
-                },
-                "services": {
-                    route.name: {
-                        "loadBalancer": {
-                            # Which pods get requests is for the Service to say, by their readiness.
-                            "servers": [{"url": _backend(route, stack, namespace)}],
-                            "passHostHeader": True,
-                            "serversTransport": _TRANSPORT,
-                        }
+                }
+                for route in ordered
+            },
+            "serversTransports": {
+                _TRANSPORT: {
+                    "forwardingTimeouts": {
+                        "dialTimeout": f"{_DIAL_SECONDS}s",
+                        "responseHeaderTimeout": f"{_HEADER_SECONDS}s",
                     }
-                    for route in ordered
-                },
-                "serversTransports": {
-                    _TRANSPORT: {
-                        "forwardingTimeouts": {
-                            "dialTimeout": f"{_DIAL_SECONDS}s",
-                            "responseHeaderTimeout": f"{_HEADER_SECONDS}s",
-                        }
-                    }
-                },
-            }
+                }
+            },
         }
-    )
+    if marker:
+        told = {
+            "entryPoints": ["ops"],
+            "rule": f"Path({json.dumps(MARKER_PATH + marker)})",
+            "service": "ping@internal",
+        }
+        http["routers"] = {**http.get("routers", {}), _MARKER_ROUTER: told}
+    return _text({"http": http} if http else {})
 
 
 def rule(route: Route) -> str:

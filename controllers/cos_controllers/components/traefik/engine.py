@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from cos_controllers.api.stack import CosStackSpec, TraefikSpec
+from cos_controllers.api.status import GateName
 from cos_controllers.components.base import CONFIG_VOLUME, Accounts, Blueprint, Context, Port
 from cos_controllers.components.parts import (
     env,
@@ -21,12 +23,14 @@ from cos_controllers.components.parts import (
 from cos_controllers.components.traefik.config import (
     ACCEPT_SECONDS,
     DRAIN_SECONDS,
+    MARKER,
     OPS_PORT,
     WEB_PORT,
     routes_config,
     static_config,
 )
 from cos_controllers.credentials import Login
+from cos_controllers.hashing import digest
 from cos_controllers.k8s import (
     V1ConfigMapVolumeSource,
     V1Container,
@@ -35,6 +39,7 @@ from cos_controllers.k8s import (
     V1Volume,
 )
 from cos_controllers.names import config_map
+from cos_controllers.observation import Expectation, RouteTarget
 
 CONFIG_DIR = "/etc/cos/config"
 ROUTES_DIR = "/etc/cos/routes"
@@ -78,6 +83,8 @@ class Traefik:
         spec = context.spec
         assert isinstance(spec, TraefikSpec)  # noqa: S101 - narrows the type; `instances` gives no other
         ping = get("/ping", OPS_PORT)
+        routes = partial(routes_config, spec.routes, stack=context.stack_name, namespace=context.namespace)
+        marker = digest(routes())
         limit = memory_limit_mib(spec.resources) if spec.resources.limits.memory else None
         proxy = V1Container(
             name="traefik",
@@ -93,7 +100,7 @@ class Traefik:
             liveness_probe=liveness_probe(ping),
             volume_mounts=[mount(CONFIG_VOLUME, CONFIG_DIR), mount("routes", ROUTES_DIR)],
         )
-        routes = V1ConfigMapVolumeSource(
+        source = V1ConfigMapVolumeSource(
             name=config_map(context.name),
             # In a folder of its own: beside the volume's links Traefik also reads the folders they point into,
             # and would find each file of the top level twice.
@@ -105,14 +112,25 @@ class Traefik:
             containers=(proxy,),
             config={
                 "traefik.yaml": static_config(ROUTES_DIR),
-                ROUTES_FILE: routes_config(
-                    spec.routes, stack=context.stack_name, namespace=context.namespace
-                ),
+                ROUTES_FILE: routes(marker=marker),
             },
             reloaded=frozenset({ROUTES_FILE}),
-            volumes=(V1Volume(name="routes", config_map=routes),),
+            volumes=(V1Volume(name="routes", config_map=source),),
             grace_seconds=ACCEPT_SECONDS + DRAIN_SECONDS + 5,
             replicas=spec.replicas,
             service_type=spec.service.type.value,
             service_annotations=spec.service.annotations,
+            expected=Expectation(
+                gates=(
+                    GateName.SERVING,
+                    GateName.CONFIGURATION_IN_FORCE,
+                    *((GateName.ROUTES_ANSWER,) if spec.routes else ()),
+                ),
+                configuration={MARKER: marker},
+                reloads=True,
+                routes=tuple(
+                    RouteTarget(route.name, route.host or "", route.path, route.component or "")
+                    for route in spec.routes
+                ),
+            ),
         )
