@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import render_manifests
 import yaml
 
 from cos_controllers.api.crd import stack_crd
-from cos_controllers.api.status import Reason
+from cos_controllers.api.status import GateName, Reason
 from cos_operator import metrics
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,7 +82,7 @@ def _rules(path: str, schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def reasons() -> Iterator[tuple[Path, str]]:
     """The reference of reasons, from the words beside each member."""
-    rows = [f"| `{reason.value}` | {text} |" for reason, text in _member_docs().items()]
+    rows = [f"| `{reason}` | {text} |" for reason, text in _member_docs(Reason).items()]
     head = f"<!-- {_SOURCE.format('controllers/cos_controllers/api/status.py')} -->\n# Reasons\n\n"
     intro = "A reason stands in conditions, component rows and Events of a `CosStack`.\n\n"
     yield (
@@ -90,11 +91,30 @@ def reasons() -> Iterator[tuple[Path, str]]:
     )
 
 
-def _member_docs() -> Mapping[Reason, str]:
+def gates() -> Iterator[tuple[Path, str]]:
+    """The reference of gates: which there are, which component has which, and what each asks."""
+    rows = [f"| `{gate}` | {text} |" for gate, text in _member_docs(GateName).items()]
+    head = f"<!-- {_SOURCE.format('controllers/cos_controllers/api/status.py')} -->\n# Gates\n\n"
+    intro = (
+        "A gate is asked of every component that serves, at once after each change and then every 30 seconds: "
+        "`Passed`, `Failed` or\n`Unknown`, in the component's row in status. The condition `GatesPassed` is the worst "
+        "of all; it decides neither `Ready` nor\n`Available`. What a gate writes it deletes again: the key `cos:gate` in "
+        "Redis, a row of the database `cos_gate` in Postgres, a\ndocument of the index `cos-gate` in Elasticsearch "
+        '(leave it out of a snapshot\'s restore: `"indices": "*,-cos-gate"`), a node\nof the label `CosGate` in Neo4j. A '
+        "volume that is full to 95 % is not written to.\n\n"
+    )
+    yield (
+        Path("docs/reference/gates.md"),
+        head + intro + "| gate | what it asks |\n| --- | --- |\n" + "\n".join(rows) + "\n",
+    )
+
+
+def _member_docs(kind: type[StrEnum]) -> Mapping[str, str]:
+    """The words beside each member of an enum, by its value."""
     import ast  # noqa: PLC0415 - only here
     import inspect  # noqa: PLC0415 - only here
 
-    body = ast.parse(inspect.getsource(Reason)).body[0]
+    body = ast.parse(inspect.getsource(kind)).body[0]
     assert isinstance(body, ast.ClassDef)  # noqa: S101 - the source of a class
     found = {}
     for assign, doc in zip(body.body, body.body[1:], strict=False):
@@ -105,10 +125,10 @@ def _member_docs() -> Mapping[Reason, str]:
         ):
             name = assign.targets[0]
             assert isinstance(name, ast.Name)  # noqa: S101 - an enum member
-            found[Reason[name.id]] = " ".join(str(doc.value.value).split())
-    missing = set(Reason) - set(found)
+            found[kind[name.id].value] = " ".join(str(doc.value.value).split())
+    missing = {member.value for member in kind} - set(found)
     if missing:
-        raise SystemExit(f"reasons without a meaning: {sorted(missing)}")
+        raise SystemExit(f"members of {kind.__name__} without a meaning: {sorted(missing)}")
     return found
 
 
@@ -139,7 +159,7 @@ def install_manifest() -> Iterator[tuple[Path, str]]:
     yield render_manifests.INSTALL_FILE, render_manifests.install_manifest()
 
 
-GENERATORS = (crds, api_reference, reasons, metrics_table, requirements, install_manifest)
+GENERATORS = (crds, api_reference, reasons, gates, metrics_table, requirements, install_manifest)
 
 
 def main() -> int:

@@ -1,4 +1,7 @@
-"""usage: postgres.py BINDING write|count TABLE: as an application that has its Secret as files."""
+"""usage: postgres.py BINDING write|count TABLE, or BINDING hold SECONDS: as an application with its Secret as files.
+
+`hold` takes as many connections as the server gives.
+"""
 
 import sys
 from pathlib import Path
@@ -8,6 +11,17 @@ import psycopg.sql
 
 _, binding, action, table = sys.argv
 secret = {path.name: path.read_text() for path in Path("/bindings", binding).iterdir() if path.is_file()}
+if action == "hold":
+    import time
+
+    held = []
+    try:
+        while len(held) < 2000:
+            held.append(psycopg.connect(secret["uri"], connect_timeout=5))
+    except psycopg.OperationalError as error:
+        print(len(held), error, flush=True)
+    time.sleep(float(table))
+    sys.exit()
 with psycopg.connect(secret["uri"], connect_timeout=5) as connection:
     name = psycopg.sql.Identifier(table)
     if action == "write":
