@@ -97,11 +97,11 @@ def gates() -> Iterator[tuple[Path, str]]:
     head = f"<!-- {_SOURCE.format('controllers/cos_controllers/api/status.py')} -->\n# Gates\n\n"
     intro = (
         "A gate is asked of every component that serves, at once after each change and then every 30 seconds: "
-        "`Passed`, `Failed` or\n`Unknown`, in the component's row in status. The condition `GatesPassed` is the worst "
-        "of all; it decides neither `Ready` nor\n`Available`. What a gate writes it deletes again: the key `cos:gate` in "
-        "Redis, a row of the database `cos_gate` in Postgres, a\ndocument of the index `cos-gate` in Elasticsearch "
-        '(leave it out of a snapshot\'s restore: `"indices": "*,-cos-gate"`), a node\nof the label `CosGate` in Neo4j. A '
-        "volume that is full to 95 % is not written to.\n\n"
+        "`Passed`, `Failed` or\n`Unknown`, in the component's row in status. The condition `GatesPassed` is the "
+        "worst of all; it decides neither `Ready` nor\n`Available`. What a gate writes it deletes again: the key "
+        "`cos:gate` in Redis, a row of the database `cos_gate` in Postgres, a\ndocument of the index `cos-gate` in "
+        'Elasticsearch (leave it out of a snapshot\'s restore: `"indices": "*,-cos-gate"`), a node\nof the label '
+        "`CosGate` in Neo4j. A volume that is full to 95 % is not written to.\n\n"
     )
     yield (
         Path("docs/reference/gates.md"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 
 from cos_controllers.api.stack import CosStackSpec, TraefikSpec
 from cos_controllers.api.status import GateName
@@ -83,8 +82,8 @@ class Traefik:
         spec = context.spec
         assert isinstance(spec, TraefikSpec)  # noqa: S101 - narrows the type; `instances` gives no other
         ping = get("/ping", OPS_PORT)
-        routes = partial(routes_config, spec.routes, stack=context.stack_name, namespace=context.namespace)
-        marker = digest(routes())
+        # Without the names of stack and namespace, which never change: the same routes have the same marker.
+        marker = digest(routes_config(spec.routes, stack="", namespace=""))
         limit = memory_limit_mib(spec.resources) if spec.resources.limits.memory else None
         proxy = V1Container(
             name="traefik",
@@ -112,7 +111,9 @@ class Traefik:
             containers=(proxy,),
             config={
                 "traefik.yaml": static_config(ROUTES_DIR),
-                ROUTES_FILE: routes(marker=marker),
+                ROUTES_FILE: routes_config(
+                    spec.routes, stack=context.stack_name, namespace=context.namespace, marker=marker
+                ),
             },
             reloaded=frozenset({ROUTES_FILE}),
             volumes=(V1Volume(name="routes", config_map=source),),
