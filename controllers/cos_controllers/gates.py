@@ -25,7 +25,7 @@ FREE_PERCENT = 75
 #: by itself.
 RELOAD_LIMIT = timedelta(seconds=120)
 #: How many looks in a row may find nothing out before it is no longer taken to be as it was.
-MISSES = 2
+MISSES = 3
 
 NOT_LOOKED_AT = "not looked at yet"
 DOES_NOT_SERVE = "it does not serve: "

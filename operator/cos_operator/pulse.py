@@ -121,7 +121,10 @@ class Pulse(Generic[K]):
     async def _ask(self, key: K) -> float | None:
         """Ask once; the seconds until the next time."""
         before = self._followed.get(key)
-        if not before or not before.targets:
+        if not before:
+            return None
+        if not before.targets:
+            self._learn(key, (), {})
             return None
         answers = await ask(before.targets, self._clients)
         outcomes = {name: answer.outcome for name, answer in answers.items()}
@@ -141,8 +144,10 @@ class Pulse(Generic[K]):
             if name in before.gates
         ):
             self._wake(key)
-        well = len(serving) == len(before.targets) and all(
-            judgement.verdict is Verdict.PASSED for judgements in judged.values() for judgement in judgements
+        well = (
+            len(serving) == len(before.targets)
+            and all(item.verdict is Verdict.PASSED for items in judged.values() for item in items)
+            and not any(found.known.misses for found in self._found[key].values())
         )
         self._followed[key] = replace(before, attempts=0 if well else before.attempts + 1)
         return self._seconds if well else min(SOON_SECONDS * 2.0 ** min(before.attempts, 10), self._seconds)

@@ -121,6 +121,25 @@ def test_what_is_planted_is_called_by_its_name_while_the_stack_is_ready(in_order
     assert after == before
 
 
+def test_a_server_of_before_is_asked_no_more_than_it_can_answer(in_order: Cluster) -> None:
+    """An upgraded operator meets a Postgres without the gate's database and without the right to see all sessions."""
+
+    def psql(statement: str) -> None:
+        peer = ("psql", "-h", "/var/run/postgresql", "-U", "postgres", "-XAt", "-v", "ON_ERROR_STOP=1", "-c")
+        in_order.run("exec", "cos-postgres-dev-0", "-n", NAMESPACE, "--", *peer, statement)
+
+    psql("REVOKE pg_monitor FROM cos_admin")
+    psql("DROP DATABASE cos_gate WITH (FORCE)")
+    unknown = {
+        ("postgres-dev", name): ("Unknown", "the operator gets the right to know with the pod's next restart")
+        for name in ("ConnectionHeadroom", "StorageHeadroom")
+    }
+    try:
+        wait_for("that alone is not known", lambda: not_passed(in_order) == unknown, 2 * SOON)
+    finally:
+        psql("GRANT pg_monitor TO cos_admin")
+
+
 def test_a_redis_whose_every_connection_is_taken_fails_that_gate_and_serves(in_order: Cluster) -> None:
     with ThreadPoolExecutor(1) as pool:
         held = pool.submit(client, in_order, "redis_", "clients", str(SOON), timeout=120)

@@ -287,9 +287,15 @@ def _under_way(cluster: Cluster) -> list[str]:
     return [row["name"] for row in rows if "lastProgressTime" in row]
 
 
+def _unknown_gates(cluster: Cluster) -> list[str]:
+    rows = cluster.stack("cos", NAMESPACE)["status"]["components"]
+    return [gate["name"] for row in rows for gate in row.get("gates", []) if gate["verdict"] == "Unknown"]
+
+
 def test_a_steady_stack_causes_no_writes(healthy: Cluster) -> None:
     # Let what earlier tests began come to rest: a component's revision is known to be good after ten seconds.
     wait_for("nothing is under way", lambda: not _under_way(healthy), 60)
+    wait_for("every gate has been asked", lambda: not _unknown_gates(healthy), 60)
     time.sleep(5)
     first = _operator_writes()
     time.sleep(120)

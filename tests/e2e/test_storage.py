@@ -90,9 +90,13 @@ def row(cluster: Cluster, stack: str) -> dict[str, Any]:
 
 
 def conditions(cluster: Cluster, stack: str) -> dict[str, tuple[str, str]]:
-    """Status and reason of each."""
+    """Status and reason of each but the gates': those are asked in their own time."""
     found = cluster.stack(stack, NAMESPACE)["status"]["conditions"]
-    return {condition["type"]: (condition["status"], condition["reason"]) for condition in found}
+    return {
+        condition["type"]: (condition["status"], condition["reason"])
+        for condition in found
+        if condition["type"] != "GatesPassed"
+    }
 
 
 def resize(cluster: Cluster, stack: str, size: str) -> None:

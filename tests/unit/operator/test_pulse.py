@@ -184,6 +184,28 @@ def test_what_does_not_pass_is_asked_soon_and_ever_more_seldom(virtual_time: Cal
     virtual_time(main)
 
 
+def test_a_look_that_finds_nothing_out_is_repeated_soon_and_forgiven(
+    virtual_time: Callable[..., object],
+) -> None:
+    async def main() -> None:
+        stacks = Stacks()
+        stacks.passed("a")
+        await stacks.run(29)
+        stacks.engine.facts["a"] = Facts(unknown="slow")
+        await stacks.run(4)
+        assert len(stacks.engine.examined) > 2
+        assert stacks.woken == []
+        del stacks.engine.facts["a"]
+        await stacks.run(30)
+        assert stacks.woken == []
+        stacks.engine.facts["a"] = Facts(unknown="slow")
+        await stacks.run(60)
+        assert stacks.woken == ["a"]
+        assert [(gate.verdict, gate.message) for gate in stacks.gates["a"]] == [(Verdict.UNKNOWN, "slow")]
+
+    virtual_time(main)
+
+
 def test_another_pod_is_another_engine(virtual_time: Callable[..., object]) -> None:
     async def main() -> None:
         stacks = Stacks()
@@ -208,6 +230,10 @@ def test_what_does_not_serve_is_not_examined(virtual_time: Callable[..., object]
         await stacks.run(10)
         assert stacks.engine.examined == []
         assert set(map(len, stacks.told)) == {0}, "and nothing is known of it any more"
+        stacks.told.clear()
+        stacks.pulse.follow("a", [], {}, {})
+        await stacks.run(40)
+        assert stacks.told == [{}], "no pod is ready: nobody is asked"
 
     virtual_time(main)
 
