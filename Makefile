@@ -84,6 +84,10 @@ bench-scale: env ## Measure 10, 100 and 1,000 stacks, and apply → Ready; takes
 	$(RUN) python tests/bench/bench.py scale
 	$(RUN) python tests/bench/bench.py apply-ready
 
+.PHONY: detection
+detection: env ## Kill, stop and make read-only each engine 20 times, and measure how soon it is told; goes on where it was
+	COS_DETECTION_ROUNDS=20 $(PYTEST) -s tests/e2e/test_detection.py
+
 .PHONY: crash
 crash: env ## Kill the operator before and after every write, and all pairs of faults: hours; goes on where it was
 	$(RUN) python tests/crash

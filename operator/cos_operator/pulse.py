@@ -6,10 +6,11 @@ is decided where everything is looked at.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Generic, NamedTuple, TypeVar
 
@@ -22,12 +23,18 @@ from cos_operator.queue import WorkQueue
 
 K = TypeVar("K", bound=Hashable)
 
-#: Seconds after which engines are asked again.
-PULSE_SECONDS = 30.0
-#: Seconds after which they are while something is not as it should be, or not known: twice as long each time, up to
-#: `PULSE_SECONDS`.
+#: Seconds after which the engines of a stack are asked again whether they serve. Of a few stacks often, so that what
+#: only a question can tell is known within 6 s: this, and the 3 s of one that is not answered. Of many, each costing
+#: some 20 ms of CPU a time, no more than a twentieth of a core in all, but no stack less often than the latter.
+OFTEN_SECONDS = 2.5
+SELDOM_SECONDS = 30.0
+_SECONDS_A_STACK = 0.4
+#: Seconds after which they are examined again.
+EXAMINE_AGAIN_SECONDS = 30.0
+#: Seconds until the next time while something is not as it should be, or not known: twice as long each time, up to what
+#: it is else.
 SOON_SECONDS = 1.0
-#: Stacks whose engines are asked at a time: 300 that do not answer are asked within the pulse's period.
+#: Stacks whose engines are asked at a time: 300 that do not answer are asked within `SELDOM_SECONDS`.
 _AT_ONCE = 32
 #: More than a question takes by its own limits.
 _LIMIT_SECONDS = 2 * (CHECK_SECONDS + 2 * EXAMINE_SECONDS)
@@ -35,12 +42,16 @@ _LIMIT_SECONDS = 2 * (CHECK_SECONDS + 2 * EXAMINE_SECONDS)
 
 @dataclass(frozen=True)
 class _Followed:
-    """`gates`: what the stack's status says of them; `attempts`: how often its present targets were asked in vain."""
+    """`gates`: what the stack's status says of them."""
 
     targets: tuple[CheckTarget, ...]
     outcomes: Mapping[str, Outcome]
     gates: Mapping[str, Sequence[GateStatus]]
-    attempts: int = 0
+
+    @property
+    def serving(self) -> set[str]:
+        """The components that serve."""
+        return {name for name, outcome in self.outcomes.items() if outcome is Outcome.SERVING}
 
 
 class _Found(NamedTuple):
@@ -50,18 +61,37 @@ class _Found(NamedTuple):
     known: Known
 
 
-class Pulse(Generic[K]):
-    """Asks the engines of every followed key once in `seconds`; wakes those that say another thing.
+class _Patience(Generic[K]):
+    """How long until the next time, by how often in a row it was not well."""
 
-    `told` hears after each time what is known of a key's engines, by component. `clock` returns monotonic seconds,
-    `random` [0, 1).
+    def __init__(self) -> None:
+        self._tries: dict[K, int] = {}
+
+    def until_next(self, key: K, seconds: float, *, well: bool) -> float:
+        """`seconds` if it is `well`, else sooner."""
+        if well:
+            self.reset(key)
+            return seconds
+        tries = self._tries.get(key, 0)
+        self._tries[key] = tries + 1
+        return min(SOON_SECONDS * 2.0 ** min(tries, 10), seconds)
+
+    def reset(self, key: K) -> None:
+        """Begin anew."""
+        self._tries.pop(key, None)
+
+
+class Pulse(Generic[K]):
+    """Asks the engines of every followed key whether they serve, and examines them; wakes those that say another thing.
+
+    `told` hears after each examination what is known of a key's engines, by component. `clock` returns monotonic
+    seconds, `random` [0, 1).
     """
 
     def __init__(
         self,
         clients: Mapping[str, EngineClient],
         wake: Callable[[K], None],
-        seconds: float = PULSE_SECONDS,
         *,
         told: Callable[[K, Mapping[str, Facts]], None] = lambda _, __: None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -70,13 +100,16 @@ class Pulse(Generic[K]):
     ) -> None:
         self._clients = clients
         self._wake = wake
-        self._seconds = seconds
         self._told = told
         self._now = now
         self._random = random
         self._followed: dict[K, _Followed] = {}
         self._found: dict[K, dict[str, _Found]] = {}
-        self._queue: WorkQueue[K] = WorkQueue(clock=clock)
+        # Apart: an examination may take longer than a check is to wait for its turn.
+        self._checks: WorkQueue[K] = WorkQueue(clock=clock)
+        self._examinations: WorkQueue[K] = WorkQueue(clock=clock)
+        self._check_patience: _Patience[K] = _Patience()
+        self._examine_patience: _Patience[K] = _Patience()
 
     def follow(
         self,
@@ -88,22 +121,25 @@ class Pulse(Generic[K]):
         """Go on asking `targets`, which have given `answers` and whose `gates` the stack's status tells of."""
         before = self._followed.get(key)
         outcomes = {name: answer.outcome for name, answer in answers.items()}
-        followed = _Followed(tuple(targets), outcomes, gates)
-        if before and before.targets == followed.targets:
+        followed = self._followed[key] = _Followed(tuple(targets), outcomes, gates)
+        if before and (before.targets, before.serving) == (followed.targets, followed.serving):
             # It is asked again when it was to be.
-            self._followed[key] = replace(followed, attempts=before.attempts)
             return
-        self._followed[key] = followed
+        self._check_patience.reset(key)
+        self._examine_patience.reset(key)
+        self._checks.add_after(key, self._check_seconds * (1.0 if before else self._random()))
         if before or not _all_passed(followed):
-            self._queue.add(key)
+            self._examinations.add(key)
         else:
             # Its status tells of gates that all pass: who begins to lead spreads what it asks over the period.
-            self._queue.add_after(key, self._seconds * self._random())
+            self._examinations.add_after(key, EXAMINE_AGAIN_SECONDS * self._random())
 
     def forget(self, key: K) -> None:
         """Ask the engines of `key` no more."""
         self._followed.pop(key, None)
         self._found.pop(key, None)
+        self._check_patience.reset(key)
+        self._examine_patience.reset(key)
 
     def known(self, key: K, targets: Sequence[CheckTarget]) -> dict[str, Facts]:
         """What is known of those `targets` that have been examined, by component."""
@@ -116,41 +152,53 @@ class Pulse(Generic[K]):
 
     async def run(self) -> None:
         """Ask until cancelled."""
-        await self._queue.run(self._ask, _AT_ONCE, _LIMIT_SECONDS)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._checks.run(self._check, _AT_ONCE, _LIMIT_SECONDS))
+            group.create_task(self._examinations.run(self._examine, _AT_ONCE, _LIMIT_SECONDS))
 
-    async def _ask(self, key: K) -> float | None:
-        """Ask once; the seconds until the next time."""
+    @property
+    def _check_seconds(self) -> float:
+        return min(max(OFTEN_SECONDS, _SECONDS_A_STACK * len(self._followed)), SELDOM_SECONDS)
+
+    async def _check(self, key: K) -> float | None:
+        """Ask once whether they serve; the seconds until the next time."""
         before = self._followed.get(key)
-        if not before:
-            return None
-        if not before.targets:
-            self._learn(key, (), {})
+        if not before or not before.targets:
             return None
         answers = await ask(before.targets, self._clients)
         outcomes = {name: answer.outcome for name, answer in answers.items()}
-        serving = {name for name, outcome in outcomes.items() if outcome is Outcome.SERVING}
-        facts = await examine(before.targets, serving, self._clients)
+        # A run of the key meanwhile knows better.
+        if self._followed.get(key) is before and outcomes != before.outcomes:
+            self._wake(key)
+        well = all(outcome is Outcome.SERVING for outcome in outcomes.values())
+        return self._check_patience.until_next(key, self._check_seconds, well=well)
+
+    async def _examine(self, key: K) -> float | None:
+        """Find out once what those that serve are like; the seconds until the next time."""
+        before = self._followed.get(key)
+        if not before:
+            return None
+        facts = await examine(before.targets, before.serving, self._clients)
         if (now := self._followed.get(key)) is None:
             return None
         self._learn(key, before.targets, facts)
+        if not facts:
+            # Nobody serves: as soon as somebody does, the stack is followed anew.
+            return None
         if now is not before:
             # A run of the key meanwhile knows better.
             return SOON_SECONDS
-        judged = self._judge(key, before, serving)
-        if outcomes != before.outcomes or any(
-            judgements
-            != tuple(Judgement(gate.name, gate.verdict, gate.message) for gate in before.gates[name])
-            for name, judgements in judged.items()
+        judged = self._judge(key, before)
+        if any(
+            items != tuple(Judgement(gate.name, gate.verdict, gate.message) for gate in before.gates[name])
+            for name, items in judged.items()
             if name in before.gates
         ):
             self._wake(key)
-        well = (
-            len(serving) == len(before.targets)
-            and all(item.verdict is Verdict.PASSED for items in judged.values() for item in items)
-            and not any(found.known.misses for found in self._found[key].values())
+        well = all(item.verdict is Verdict.PASSED for items in judged.values() for item in items) and not any(
+            found.known.misses for found in self._found[key].values()
         )
-        self._followed[key] = replace(before, attempts=0 if well else before.attempts + 1)
-        return self._seconds if well else min(SOON_SECONDS * 2.0 ** min(before.attempts, 10), self._seconds)
+        return self._examine_patience.until_next(key, EXAMINE_AGAIN_SECONDS, well=well)
 
     def _learn(self, key: K, targets: Sequence[CheckTarget], facts: Mapping[str, Facts]) -> None:
         found = self._found.get(key, {})
@@ -163,7 +211,7 @@ class Pulse(Generic[K]):
         self._found[key] = learned
         self._told(key, {name: item.known.facts for name, item in learned.items()})
 
-    def _judge(self, key: K, followed: _Followed, serving: set[str]) -> dict[str, tuple[Judgement, ...]]:
+    def _judge(self, key: K, followed: _Followed) -> dict[str, tuple[Judgement, ...]]:
         """What the gates of the engines that serve say by now."""
         known, now = self.known(key, followed.targets), self._now()
         return {
@@ -174,7 +222,7 @@ class Pulse(Generic[K]):
                 now,
             )
             for target in followed.targets
-            if target.component in serving
+            if target.component in followed.serving
         }
 
 

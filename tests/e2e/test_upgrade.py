@@ -91,6 +91,10 @@ def test_upgrading_the_operator_restarts_no_engine(healthy: Cluster, next_versio
         assert traefik
         assert traefik["spec"]["paused"] is True, "written, and not rolled out"
         assert pods(healthy) == running
+        # Where it was rendered otherwise it is not known, but nobody is accused.
+        rows = healthy.stack("cos", NAMESPACE)["status"]["components"]
+        gates = [gate for row in rows for gate in row["gates"] if gate["name"] == "ConfigurationInForce"]
+        assert not [gate for gate in gates if gate["verdict"] == "Failed"]
     finally:
         upgrade(healthy, operator_values(), ROOT / "charts/cos-operator")
     wait_for("the old version has rendered every workload", lambda: grace(healthy) == before, 60)

@@ -1,4 +1,4 @@
-"""Redis: PING as the application; INFO, CONFIG GET, a key of its own and ACL LOAD as the administrator."""
+"""Redis: PING and its role as the application; INFO, CONFIG GET, a key of its own and ACL LOAD as the administrator."""
 
 from __future__ import annotations
 
@@ -27,6 +27,9 @@ from cos_operator.engines.base import (
 GATE_KEY = "cos:gate"
 _GATE_KEY_SECONDS = 60
 
+#: Of a server that was made a replica (`REPLICAOF`) behind the operator's back.
+FOLLOWS = "it follows another server and takes no writes: REPLICAOF NO ONE, by the administrator, ends that"
+
 _FULL = "max number of clients reached"
 
 
@@ -44,26 +47,33 @@ def _client(target: CheckTarget, login: Login, seconds: float) -> Redis:
     )
 
 
+def judge(error: exceptions.RedisError | OSError) -> CheckResult:
+    """The outcome of an error that the server answered with, or of none."""
+    text = str(error)
+    outcome = Outcome.NOT_ANSWERING
+    if isinstance(error, exceptions.AuthenticationError):
+        outcome = Outcome.CREDENTIALS_REFUSED
+    elif isinstance(error, exceptions.MaxConnectionsError) or _FULL in text:
+        outcome = Outcome.SERVING
+    elif isinstance(error, exceptions.ResponseError) and text.startswith("MISCONF"):
+        outcome = Outcome.READ_ONLY
+    return CheckResult(outcome, text)
+
+
 class RedisClient:
     """See `base.EngineClient`."""
 
     async def check(self, target: CheckTarget) -> CheckResult:
-        """PING. At its client limit Redis still serves the clients it has, and counts as serving."""
+        """PING, and the role. At its client limit Redis still serves the clients it has, and counts as serving."""
         assert target.credentials  # noqa: S101 - Redis has accounts
         try:
             async with _client(target, target.credentials.app, CHECK_SECONDS / 2) as client:
                 await cast("Awaitable[bool]", client.ping())
-        except exceptions.AuthenticationError as error:
-            return CheckResult(Outcome.CREDENTIALS_REFUSED, str(error))
-        except exceptions.MaxConnectionsError as error:
-            return CheckResult(Outcome.SERVING, str(error))
-        except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
-            if _FULL in str(error):
-                return CheckResult(Outcome.SERVING, str(error))
-            return CheckResult(Outcome.NOT_ANSWERING, str(error))
-        except exceptions.ResponseError as error:
-            outcome = Outcome.READ_ONLY if str(error).startswith("MISCONF") else Outcome.NOT_ANSWERING
-            return CheckResult(outcome, str(error))
+                role = (await client.info("replication")).get("role")
+        except (exceptions.RedisError, OSError) as error:
+            return judge(error)
+        if role != "master":
+            return CheckResult(Outcome.READ_ONLY, FOLLOWS)
         return CheckResult(Outcome.SERVING)
 
     async def examine(self, target: CheckTarget) -> Facts:
@@ -124,7 +134,7 @@ def troubles(info: Mapping[str, Any]) -> tuple[str, ...]:
     """What is wrong by ``INFO``."""
     found = []
     if info.get("role") != "master":
-        found.append(f"it is a {info.get('role')}: it follows another server and takes no writes")
+        found.append(FOLLOWS)
     for name, what in (
         ("aof_last_write_status", "the last write to the append-only file failed"),
         ("aof_last_bgrewrite_status", "the last rewrite of the append-only file failed"),

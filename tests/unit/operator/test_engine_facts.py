@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from redis import exceptions
 
 from cos_controllers.credentials import Credentials, Login
-from cos_controllers.observation import CheckTarget, Facts, Usage
+from cos_controllers.observation import CheckTarget, Facts, Outcome, Usage
 from cos_operator.engines import elasticsearch, neo4j, redis
 from cos_operator.engines.base import NOT_WRITTEN, is_nearly_full
 from cos_operator.engines.elasticsearch import ElasticsearchClient
@@ -30,7 +31,7 @@ HEALTHY = {
     ("changed", "told"),
     [
         ({}, ()),
-        ({"role": "slave"}, ("it is a slave: it follows another server and takes no writes",)),
+        ({"role": "slave"}, (redis.FOLLOWS,)),
         ({"aof_last_write_status": "err"}, ("the last write to the append-only file failed",)),
         (
             {"aof_last_bgrewrite_status": "err", "rdb_last_bgsave_status": "err"},
@@ -40,6 +41,24 @@ HEALTHY = {
 )
 def test_what_is_wrong_by_redis_info(changed: dict[str, str], told: tuple[str, ...]) -> None:
     assert redis.troubles(HEALTHY | changed) == told
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (exceptions.AuthenticationError("WRONGPASS"), Outcome.CREDENTIALS_REFUSED),
+        (exceptions.MaxConnectionsError("max number of clients reached"), Outcome.SERVING),
+        (exceptions.ConnectionError("max number of clients reached"), Outcome.SERVING),
+        (exceptions.ConnectionError("refused"), Outcome.NOT_ANSWERING),
+        (exceptions.TimeoutError("slow"), Outcome.NOT_ANSWERING),
+        (exceptions.BusyLoadingError("LOADING"), Outcome.NOT_ANSWERING),
+        (exceptions.ResponseError("MISCONF Errors writing to the AOF file"), Outcome.READ_ONLY),
+        (exceptions.ResponseError("MASTERDOWN"), Outcome.NOT_ANSWERING),
+        (OSError("no route"), Outcome.NOT_ANSWERING),
+    ],
+)
+def test_what_an_error_of_redis_means(error: exceptions.RedisError | OSError, outcome: Outcome) -> None:
+    assert redis.judge(error).outcome is outcome
 
 
 def test_redis_connections_leave_out_the_question_and_the_reserve() -> None:

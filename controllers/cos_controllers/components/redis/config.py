@@ -21,19 +21,24 @@ MARKER = "syslog-ident"
 MAXMEMORY_PERCENT = 75
 
 # Probes speak RESP by shell built-ins: no client process that could hang (redis-cli would), and 40 ms of CPU.
-# A server at its client limit refuses or closes a new connection: it lives and serves those it has.
+# A server at its client limit refuses or closes a new connection: it lives and serves those it has. One that was made a
+# replica takes no writes, and is not ready. What comes after the first answer comes with it.
 PROBE_SCRIPT = r"""# usage: probe.sh ready|alive
 trap '' PIPE
 mode=$1
 saturated() { case $1 in "-ERR max number of clients"*) exit 0 ;; esac; }
 exec 3<>/dev/tcp/127.0.0.1/6379 || exit 1
-printf 'AUTH cos-probe %s\r\nPING\r\n' "$(</etc/cos/files/probe-password)" >&3 2>/dev/null
+printf 'AUTH cos-probe %s\r\nPING\r\nINFO replication\r\n' "$(</etc/cos/files/probe-password)" >&3 2>/dev/null
 IFS= read -r -t 1.2 auth <&3 || { [ $? -le 128 ] && exit 0; exit 1; }
 saturated "$auth"
 [ "$mode" = alive ] && exit 0
 IFS= read -r -t 0.3 pong <&3 || exit 1
 case $auth in +OK*) ;; *) echo "$auth"; exit 1 ;; esac
-case $pong in +PONG*) exit 0 ;; *) echo "$pong"; exit 1 ;; esac
+case $pong in +PONG*) ;; *) echo "$pong"; exit 1 ;; esac
+while IFS= read -r -t 0.3 line <&3; do
+  case $line in role:master*) exit 0 ;; role:*) echo "$line"; exit 1 ;; -*) echo "$line"; exit 1 ;; esac
+done
+exit 1
 """
 
 
