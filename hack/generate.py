@@ -11,6 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import dashboards
 import render_manifests
 import yaml
 
@@ -159,7 +160,16 @@ def install_manifest() -> Iterator[tuple[Path, str]]:
     yield render_manifests.INSTALL_FILE, render_manifests.install_manifest()
 
 
-GENERATORS = (crds, api_reference, reasons, gates, metrics_table, requirements, install_manifest)
+GENERATORS = (
+    crds,
+    api_reference,
+    reasons,
+    gates,
+    metrics_table,
+    dashboards.dashboards,
+    requirements,
+    install_manifest,
+)
 
 
 def main() -> int:

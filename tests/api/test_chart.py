@@ -229,6 +229,14 @@ def test_without_its_service_there_is_nothing_to_monitor_unless_asked_for(render
     assert of_kind(alone, "PrometheusRule")
 
 
+def test_dashboards_are_those_of_the_files_where_they_are_asked_for(render: Any) -> None:
+    assert not of_kind(render(), "ConfigMap")
+    files = {path.name: path.read_text() for path in (CHART / "files/dashboards").glob("*.json")}
+    maps = of_kind(render("metrics.dashboards.enabled=true"), "ConfigMap")
+    assert {obj["metadata"]["labels"]["grafana_dashboard"] for obj in maps} == {"1"}
+    assert {name: text for obj in maps for name, text in obj["data"].items()} == files
+
+
 def test_the_rules_are_those_of_the_file_and_name_where_runbooks_are(render: Any) -> None:
     plain = yaml.safe_load((CHART / "files/monitoring/rules.yaml").read_text())
     (as_it_is,) = of_kind(render("metrics.prometheusRule.enabled=Always"), "PrometheusRule")
