@@ -97,12 +97,14 @@ def gates() -> Iterator[tuple[Path, str]]:
     rows = [f"| `{gate}` | {text} |" for gate, text in _member_docs(GateName).items()]
     head = f"<!-- {_SOURCE.format('controllers/cos_controllers/api/status.py')} -->\n# Gates\n\n"
     intro = (
-        "A gate is asked of every component that serves, at once after each change and then every 30 seconds: "
-        "`Passed`, `Failed` or\n`Unknown`, in the component's row in status. The condition `GatesPassed` is the "
-        "worst of all; it decides neither `Ready` nor\n`Available`. What a gate writes it deletes again: the key "
-        "`cos:gate` in Redis, a row of the database `cos_gate` in Postgres, a\ndocument of the index `cos-gate` in "
-        'Elasticsearch (leave it out of a snapshot\'s restore: `"indices": "*,-cos-gate"`), a node\nof the label '
-        "`CosGate` in Neo4j. A volume that is full to 95 % is not written to.\n\n"
+        "A gate is asked of every component that serves, at once after each change and then every 30 seconds (of more "
+        "than 150 stacks\nmore seldom): `Passed`, `Failed` or `Unknown`, in the component's row in status. What passed "
+        "fails after three looks that say so,\nwithin seconds. The condition `GatesPassed` is the worst of all; it "
+        "decides neither `Ready` nor `Available`.\n\nWhat a gate writes it deletes again: the key `cos:gate` in Redis, "
+        "a row of the database `cos_gate` in Postgres, a document of\nthe hidden index `.cos-gate` in Elasticsearch. "
+        '(A restore of everything leaves it out: `"indices": "*,-.*"`.) In Neo4j the\ntransaction is rolled back. A '
+        "volume that is full to 95 % is not written to, and of one that is not known to have room neither\ndatabase "
+        "nor index is made.\n\n"
     )
     yield (
         Path("docs/reference/gates.md"),

@@ -20,7 +20,7 @@ from cos_controllers.api.status import (
     Verdict,
 )
 from cos_controllers.diagnose import TRANSIENT, Assessment
-from cos_controllers.gates import NOT_ASKED, Judgement, unasked
+from cos_controllers.gates import NOT_ASKED, RELOADING, Judgement, unasked
 from cos_controllers.history import History
 from cos_controllers.names import app_secret
 from cos_controllers.observation import Problem, Ref
@@ -310,7 +310,12 @@ def _row(
 def _gate(stack: CosStack, component: str, judgement: Judgement, now: datetime) -> GateStatus:
     row = previous_row(stack, component)
     before = next((gate for gate in row.gates if gate.name is judgement.name), None) if row else None
-    unchanged = before is not None and before.verdict is judgement.verdict
+    # What waits to be read has waited since it began to, whatever was unknown before.
+    unchanged = (
+        before is not None
+        and before.verdict is judgement.verdict
+        and (before.message == RELOADING) == (judgement.message == RELOADING)
+    )
     return GateStatus(
         name=judgement.name,
         verdict=judgement.verdict,

@@ -5,6 +5,7 @@ A verdict has no figures in it that move, so that a stack at rest costs no write
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 from cos_controllers.api.quantity import parse_quantity
 from cos_controllers.api.status import GateName, GateStatus, Verdict
 from cos_controllers.names import ANNOTATION_TEMPLATE
-from cos_controllers.observation import Expectation, Facts, Ref, RouteTarget, Snapshot, Usage
+from cos_controllers.observation import Expectation, Facts, Ref, RouteTarget, Snapshot, Usage, ref_of
 from cos_controllers.pods import is_pod_ready, pods_of
 from cos_controllers.wanted import Wanted
 
@@ -24,8 +25,9 @@ FREE_PERCENT = 75
 #: How long an engine that reads its configuration while it runs may take to: kubelet refreshes a mount within 85 s
 #: by itself.
 RELOAD_LIMIT = timedelta(seconds=120)
-#: How many looks in a row may find nothing out before it is no longer taken to be as it was.
-MISSES = 3
+#: How many looks in a row may find less out, or find out that something has failed, before they are believed. The next
+#: one follows soon: a backend that fails now and again, or a moment of load, turns no gate.
+DOUBTS = 2
 
 NOT_LOOKED_AT = "not looked at yet"
 DOES_NOT_SERVE = "it does not serve: "
@@ -44,15 +46,15 @@ class Judgement(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What is taken to be so of an engine; `misses` looks in a row have found out less."""
+    """What is taken to be so of an engine; `doubts` looks in a row have said worse."""
 
     facts: Facts
-    misses: int = 0
+    doubts: int = 0
 
 
 def learnt(known: Known | None, found: Facts) -> Known:
-    """What to take as known after another look: for `MISSES` looks, what was known stands in for what is not."""
-    if known is None or known.misses >= MISSES:
+    """What to take as known after another look: what was known stands in for what is worse, for `DOUBTS` looks."""
+    if known is None or known.doubts >= DOUBTS:
         return Known(found)
     kept: dict[str, Any] = {
         item.name: value
@@ -61,14 +63,24 @@ def learnt(known: Known | None, found: Facts) -> Known:
         and getattr(found, item.name) is None
         and (value := getattr(known.facts, item.name)) is not None
     }
-    return Known(replace(found, **kept), known.misses + 1) if kept else Known(found)
+    if found.serving and known.facts.serving == "":
+        kept["serving"] = ""
+    if found.troubles and known.facts.troubles == ():
+        kept["troubles"] = ()
+    answered = {name for name, said in (known.facts.routes or {}).items() if said == ""}
+    if failed := {name for name, said in (found.routes or {}).items() if said} & answered:
+        kept["routes"] = {**(found.routes or {}), **dict.fromkeys(failed, "")}
+    return Known(replace(found, **kept), known.doubts + 1) if kept else Known(found)
 
 
 def expectation(wanted: Wanted, snapshot: Snapshot) -> Expectation:
-    """What a component is to be like, as far as its pods can be: those of an earlier rendering stay as they are."""
+    """What a component is to be like, as far as it can be.
+
+    Pods of an earlier rendering stay as they are, and nobody has read what is not written (`spec.paused`).
+    """
     if not wanted.instance:
         return Expectation()
-    expected = wanted.instance.expected
+    expected, otherwise = wanted.instance.expected, ""
     rendered = {
         (pod["metadata"].get("annotations") or {}).get(ANNOTATION_TEMPLATE)
         for pod in pods_of(wanted, snapshot)
@@ -76,11 +88,14 @@ def expectation(wanted: Wanted, snapshot: Snapshot) -> Expectation:
     }
     claim = snapshot.objects.get(Ref("PersistentVolumeClaim", wanted.claim)) or {}
     size = ((claim.get("status") or {}).get("capacity") or {}).get("storage")
-    return replace(
-        expected,
-        capacity=int(parse_quantity(size)) if size else None,
-        otherwise="" if expected.reloads or rendered <= {wanted.instance.template_hash} else RENDERED_ANEW,
-    )
+    if not expected.reloads and not rendered <= {wanted.instance.template_hash}:
+        otherwise = RENDERED_ANEW
+    elif any(
+        obj["kind"] == "ConfigMap" and snapshot.objects.get(ref_of(obj), {}).get("data") != obj["data"]
+        for obj in wanted.instance.objects
+    ):
+        otherwise = RELOADING
+    return replace(expected, capacity=int(parse_quantity(size)) if size else None, otherwise=otherwise)
 
 
 def judge(
@@ -102,7 +117,10 @@ def judge(
             verdict, message = Verdict.UNKNOWN, NOT_LOOKED_AT
         else:
             verdict, message = _verdict(name, expected, facts, status, now)
-        found.append(Judgement(name, verdict, _cut(message)))
+            message = _cut(message)
+            if name is GateName.SERVING and status and _same_words(status.message, message):
+                message = status.message
+        found.append(Judgement(name, verdict, message))
     return tuple(found)
 
 
@@ -137,10 +155,8 @@ def _passed_unless(message: str) -> tuple[Verdict, str]:
 def _configuration(
     expected: Expectation, facts: Facts, before: GateStatus | None, now: datetime
 ) -> tuple[Verdict, str] | None:
-    if expected.otherwise:
-        return Verdict.UNKNOWN, expected.otherwise
     if facts.configuration is None:
-        return None
+        return (Verdict.UNKNOWN, expected.otherwise) if expected.otherwise else None
     wrong = {
         name: facts.configuration.get(name, "not set")
         for name, value in sorted(expected.configuration.items())
@@ -148,22 +164,24 @@ def _configuration(
     }
     if not wrong:
         return Verdict.PASSED, ""
-    if expected.reloads and not _is_overdue(before, now):
-        return Verdict.UNKNOWN, RELOADING
-    text = ", ".join(
+    if expected.otherwise:
+        return Verdict.UNKNOWN, expected.otherwise
+    told = ", ".join(
         f"{name} is {value}, not {expected.configuration[name]}" for name, value in wrong.items()
     )
-    return Verdict.FAILED, f"the engine runs with another configuration than was rendered: {text}"
+    message = _cut(f"the engine runs with another configuration than was rendered: {told}")
+    if expected.reloads and not _is_overdue(before, message, now):
+        return Verdict.UNKNOWN, RELOADING
+    return Verdict.FAILED, message
 
 
-def _is_overdue(before: GateStatus | None, now: datetime) -> bool:
-    """Whether a new configuration has been awaited for too long, or was given up on already."""
-    if before is None or before.verdict is Verdict.PASSED:
+def _is_overdue(before: GateStatus | None, message: str, now: datetime) -> bool:
+    """Whether a new configuration has been awaited for too long, or this very one was given up on already."""
+    if before is None:
         return False
-    waits = before.verdict is Verdict.UNKNOWN
-    return not waits or (
-        before.message == RELOADING and now - datetime.fromisoformat(before.since) >= RELOAD_LIMIT
-    )
+    if before.verdict is Verdict.FAILED:
+        return before.message == message
+    return before.message == RELOADING and now - datetime.fromisoformat(before.since) >= RELOAD_LIMIT
 
 
 def _headroom(what: str, usage: Usage | None, before: GateStatus | None) -> tuple[Verdict, str] | None:
@@ -184,6 +202,11 @@ def _routes(expected: Sequence[RouteTarget], found: Mapping[str, str | None]) ->
     if untried := [name for name in names if name not in found]:
         return Verdict.UNKNOWN, f"not tried yet: route {', '.join(untried)}"
     return Verdict.PASSED, ""
+
+
+def _same_words(message: str, other: str) -> bool:
+    """Whether two messages differ in figures alone: an engine names a file, or an amount, that is another each time."""
+    return re.sub(r"\d+", "", message) == re.sub(r"\d+", "", other)
 
 
 def _cut(text: str) -> str:

@@ -60,10 +60,12 @@ _PATIENCE = (
 class Plan:
     """What to do, in this order: applies, deletes, provisions, status, notices; then look again, if at all.
 
+    `targets`: the engines to go on asking meanwhile.
     `notices` tell of what is done; what the status says anew is told by `conditions.turned`.
     """
 
     status: CosStackStatus
+    targets: tuple[CheckTarget, ...] = ()
     applies: tuple[Apply, ...] = ()
     deletes: tuple[Delete, ...] = ()
     provisions: tuple[CheckTarget, ...] = ()
@@ -147,19 +149,20 @@ def decide(stack: CosStack, resolution: Resolution, snapshot: Snapshot, now: dat
     judgements = {wanted.component: _judged(stack, wanted, a, snapshot, now) for wanted, a in assessed}
     status = build_status(stack, assessed, judgements, _retained(resolution, stack, snapshot), learnt, now)
     again = _next_look(stack, assessed, learnt, now)
+    targets = tuple(filter(None, (_target(wanted, snapshot) for wanted, _ in assessed)))
     if paused:
-        return Plan(status=status, requeue_after=again)
+        return Plan(status=status, targets=targets, requeue_after=again)
     return Plan(
         status=status,
+        targets=targets,
         # What was learnt is written before anything is done about it: dying in between changes nothing.
         applies=(*recorded.applies, *revisions(learnt, history, stack, snapshot), *found.applies),
         deletes=(*found.deletes, *forgotten(learnt, stack), *deletes),
         provisions=tuple(
             target
-            for wanted, _ in assessed
-            if (check := snapshot.checks.get(wanted.component))
+            for target in targets
+            if (check := snapshot.checks.get(target.component))
             and check.outcome is Outcome.CREDENTIALS_REFUSED
-            and (target := _target(wanted, snapshot))
         ),
         notices=tuple(
             Notice("Normal", "Restarting", delete.why) for delete in (*found.deletes, *deletes) if delete.why

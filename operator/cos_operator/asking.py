@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Coroutine, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
+from cos_controllers.credentials import Credentials
 from cos_controllers.observation import CheckResult, CheckTarget, Facts, Outcome, RouteTarget
 from cos_operator.engines.base import CHECK_SECONDS, EXAMINE_SECONDS, Asked, EngineClient
 
@@ -19,12 +20,44 @@ T = TypeVar("T")
 #: Questions whose time is up and that have not ended yet: some libraries take long to give up.
 _left: set[asyncio.Task[Any]] = set()
 
+#: For so many seconds an answer is one to whoever asks next: who is woken by it need not wait for another.
+FRESH_SECONDS = 0.5
 
-async def ask(targets: Iterable[CheckTarget], clients: Mapping[str, Asked]) -> dict[str, CheckResult]:
-    """Whether each engine serves, by component. Ends within `CHECK_SECONDS`."""
-    due = list(targets)
-    results = await asyncio.gather(*(_check(clients[target.engine], target) for target in due))
-    return {target.component: result for target, result in zip(due, results, strict=True)}
+
+class _Subject(NamedTuple):
+    """Whom a question is about: an address, and the pods behind it."""
+
+    component: str
+    host: str
+    port: int
+    pods: frozenset[str]
+    credentials: Credentials | None
+
+
+class Asker:
+    """Asks engines whether they serve, each by one question at a time, whoever wants to know."""
+
+    def __init__(self, clients: Mapping[str, Asked]) -> None:
+        self._clients = clients
+        self._answers: dict[_Subject, asyncio.Task[CheckResult]] = {}
+
+    async def ask(self, targets: Iterable[CheckTarget]) -> dict[str, CheckResult]:
+        """Whether each engine serves, by component. Ends within `CHECK_SECONDS`, and never raises."""
+        asked = {target.component: self._answer(target) for target in targets}
+        # Shielded: somebody else may wait for the same answer.
+        results = await asyncio.gather(*map(asyncio.shield, asked.values()))
+        return dict(zip(asked, results, strict=True))
+
+    def _answer(self, target: CheckTarget) -> asyncio.Task[CheckResult]:
+        """The question under way, the answer that has just come, or a new question."""
+        pods = frozenset(target.pods)
+        subject = _Subject(target.component, target.host, target.port, pods, target.credentials)
+        if task := self._answers.get(subject):
+            return task
+        task = self._answers[subject] = asyncio.create_task(_check(self._clients[target.engine], target))
+        loop = asyncio.get_running_loop()
+        task.add_done_callback(lambda _: loop.call_later(FRESH_SECONDS, self._answers.pop, subject, None))
+        return task
 
 
 async def examine(

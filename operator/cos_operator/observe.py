@@ -16,8 +16,7 @@ from cos_controllers.names import stack_selector
 from cos_controllers.observation import CheckTarget, Facts, Ref, Snapshot, WarningEvent, ref_of
 from cos_controllers.plan import LogSource, questions, wanted_refs
 from cos_controllers.resolve import Resolution, references, resolve
-from cos_operator.asking import ask
-from cos_operator.engines.base import Asked
+from cos_operator.asking import Asker
 from cos_operator.kube import CHILD_KINDS, Kube, KubeError
 
 log = structlog.stdlib.get_logger(__name__)
@@ -29,11 +28,10 @@ _LOG_LINES = 100
 
 
 class Observed(NamedTuple):
-    """A snapshot, the stack resolved with it, and the engines that were asked."""
+    """A snapshot, and the stack resolved with it."""
 
     snapshot: Snapshot
     resolution: Resolution
-    targets: tuple[CheckTarget, ...]
 
 
 async def children(kube: Kube, namespace: str, name: str) -> dict[Ref, Manifest]:
@@ -48,7 +46,7 @@ async def observe(
     kube: Kube,
     stack: CosStack,
     objects: Mapping[Ref, Manifest],
-    clients: Mapping[str, Asked],
+    asker: Asker,
     known: Callable[[Sequence[CheckTarget]], Mapping[str, Facts]] = lambda _: {},
 ) -> Observed:
     """Look at the stack, whose `children` are `objects`, at what it refers to, and ask its engines.
@@ -65,11 +63,9 @@ async def observe(
         resolution = resolve(stack, snapshot)
     asked = questions(resolution, snapshot)
     warnings = await _warnings(kube, stack, snapshot.objects) if asked.warnings else {}
-    checks, logs = await asyncio.gather(ask(asked.targets, clients), _logs(kube, stack, asked.logs))
+    checks, logs = await asyncio.gather(asker.ask(asked.targets), _logs(kube, stack, asked.logs))
     facts = known(asked.targets)
-    return Observed(
-        replace(snapshot, warnings=warnings, checks=checks, facts=facts, logs=logs), resolution, asked.targets
-    )
+    return Observed(replace(snapshot, warnings=warnings, checks=checks, facts=facts, logs=logs), resolution)
 
 
 async def _by_name(kube: Kube, namespace: str, refs: Iterable[Ref]) -> dict[Ref, Manifest]:

@@ -136,7 +136,7 @@ class Operator:
         self._resync.ask()
         pulse: Pulse[Key] = Pulse(
             self._clients,
-            self._queue.add,
+            lambda key, urgent: self._queue.add(key, urgent=urgent),
             told=lambda key, facts: metrics.set_usages(key.namespace, key.name, facts),
         )
         serve = self._queue.run(

@@ -67,7 +67,7 @@ class Reconciler:
         self._kube = kube
         self._clients = clients
         self._now = now
-        self._pulse = pulse or Pulse(clients, lambda _: None)
+        self._pulse = pulse or Pulse(clients, lambda _, __: None)
         self._echoes: Echoes[Key] = echoes or Echoes()
 
     async def __call__(self, key: Key) -> float | None:
@@ -115,13 +115,15 @@ class Reconciler:
         try:
             if isinstance(objects, KubeError):
                 raise objects
-            seen = await observe(self._kube, stack, objects, self._clients, partial(self._pulse.known, key))
+            seen = await observe(
+                self._kube, stack, objects, self._pulse.asker, partial(self._pulse.known, key)
+            )
         except KubeError as error:
             await self._report(stack, raw, unknown_status(stack, str(error), self._now()))
             raise
         decided = decide(stack, seen.resolution, seen.snapshot, self._now())
         gates = {row.name: row.gates for row in decided.status.components}
-        self._pulse.follow(key, seen.targets, seen.snapshot.checks, gates)
+        self._pulse.follow(key, decided.targets, seen.snapshot.checks, gates)
         outcome = await execute(self._kube, key.namespace, decided, self._clients)
         status = with_refusals(stack, decided.status, outcome.refusals, self._now())
         await self._report(stack, raw, status)

@@ -11,6 +11,7 @@ from cos_controllers.components.assemble import encoded
 from cos_controllers.components.registry import ENGINES
 from cos_controllers.observation import CheckResult, CheckTarget, Outcome, Snapshot
 from cos_controllers.resolve import references
+from cos_operator.asking import Asker
 from cos_operator.cli import Manifest
 from cos_operator.kube import Forbidden, Kube, Manifests
 from cos_operator.observe import children, observe
@@ -84,5 +85,5 @@ async def read_snapshot(reader: Reader, stack: CosStack) -> Snapshot:
     reported = Reported(stack)
     objects = await children(reader, stack.metadata.namespace, stack.metadata.name)
     clients = dict.fromkeys((engine.kind for engine in ENGINES), reported)
-    observed = await observe(reader, stack, objects, clients)
+    observed = await observe(reader, stack, objects, Asker(clients))
     return observed.snapshot

@@ -32,8 +32,14 @@ from cos_operator.engines.base import (
 T = TypeVar("T")
 
 #: Index and id of the document that is written, read back and deleted. The index stays: made anew each time, it would
-#: be a change of the cluster's state.
-GATE_INDEX = "cos-gate"
+#: be a change of the cluster's state. It begins with a dot, so that applications have no part in it, nor the usual
+#: restore of a snapshot (`*,-.*`).
+GATE_INDEX = ".cos-gate"
+#: All indices but that: its state says nothing of applications.
+_OTHERS = f"*,-{GATE_INDEX}"
+#: Made only below this share of the disk in percent: above the high watermark (90 %) Elasticsearch places no shard, and
+#: an index without its primary makes the cluster red.
+_ROOM_PERCENT = 80
 _GATE_ID = "gate"
 _GATE_SETTINGS = {"number_of_shards": 1, "number_of_replicas": 0, "hidden": True}
 
@@ -103,7 +109,7 @@ class ElasticsearchClient:
                 asyncio.timeout(CHECK_SECONDS),
                 _client(target, target.credentials.app) as client,
             ):
-                health = await client.cluster.health(local=True)
+                health = await client.cluster.health(index=_OTHERS, expand_wildcards="all", local=True)
                 state = await client.cluster.state(metric="blocks", local=True, filter_path="blocks")
         except (AuthenticationException, AuthorizationException) as error:
             return CheckResult(Outcome.CREDENTIALS_REFUSED, _said(error))
@@ -121,10 +127,11 @@ class ElasticsearchClient:
             stats = await _or_none(
                 client.nodes.stats(node_id="_local", metric="fs", filter_path="nodes.*.fs.total")
             )
-            health = await _or_none(client.cluster.health(local=True))
+            health = await _or_none(client.cluster.health(index=_OTHERS, expand_wildcards="all", local=True))
             storage = storage_of(stats.body) if stats else None
+            room = storage is not None and storage.used * 100 < storage.limit * _ROOM_PERCENT
             full = is_nearly_full(storage)
-            serving, unknown = (None, NOT_WRITTEN) if full else await _written(client)
+            serving, unknown = (None, NOT_WRITTEN) if full else await _written(client, room=room)
         return Facts(
             serving=serving,
             troubles=troubles(health.body) if health else None,
@@ -162,7 +169,7 @@ async def _or_none(answer: Awaitable[T]) -> T | None:
         return None
 
 
-async def _written(client: AsyncElasticsearch) -> tuple[str | None, str]:
+async def _written(client: AsyncElasticsearch, *, room: bool) -> tuple[str | None, str]:
     """Write, read back and delete: "" or what the server said; None, and why, if that says nothing of applications.
 
     What is refused of the gate's own index (it was closed, blocked or made read-only, or there is no room for another
@@ -171,8 +178,8 @@ async def _written(client: AsyncElasticsearch) -> tuple[str | None, str]:
     nonce = secrets.token_hex(8)
     where: dict[str, Any] = {"index": GATE_INDEX, "id": _GATE_ID}
     try:
-        if not await client.indices.exists(index=GATE_INDEX):
-            await client.indices.create(index=GATE_INDEX, settings=_GATE_SETTINGS)
+        if problem := await _ensure_index(client, room=room):
+            return None, problem
         await client.index(**where, document={"nonce": nonce})
         found = (await client.get(**where)).body["_source"].get("nonce")
         await client.delete(**where)
@@ -185,6 +192,19 @@ async def _written(client: AsyncElasticsearch) -> tuple[str | None, str]:
     except TransportError as error:
         return None, f"not examined: {_said(error)}"
     return ("" if found == nonce else "what was written is not what was read back"), ""
+
+
+async def _ensure_index(client: AsyncElasticsearch, *, room: bool) -> str:
+    """Make the gate's index if there is none; why it cannot be, or "". Nothing is left that has no place."""
+    if await client.indices.exists(index=GATE_INDEX):
+        return ""
+    if not room:
+        return f"index {GATE_INDEX} is not made: it is not known that {100 - _ROOM_PERCENT} % of the disk are free"
+    made = await client.indices.create(index=GATE_INDEX, settings=_GATE_SETTINGS, timeout="3s")
+    if made.body.get("shards_acknowledged"):
+        return ""
+    await client.indices.delete(index=GATE_INDEX)
+    return f"index {GATE_INDEX} was given no place: is allocation disabled or filtered?"
 
 
 def attributes(body: Mapping[str, Any]) -> dict[str, str] | None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-import secrets
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, LiteralString
 
 from neo4j import AsyncDriver, AsyncGraphDatabase, AsyncSession, NotificationMinimumSeverity, Query
 from neo4j.exceptions import AuthError, DriverError, Neo4jError
@@ -19,10 +18,10 @@ from cos_operator.engines.base import CHECK_SECONDS, EXAMINE_SECONDS, PROVISION_
 WRITE = "CREATE ()"
 USER = "CREATE OR REPLACE USER $name SET PASSWORD $password CHANGE NOT REQUIRED"
 
-#: The one node of this label is written, read back and deleted; the names of label and property stay.
-GATE_WRITE = "MERGE (gate:CosGate) SET gate.nonce = $nonce"
-GATE_READ = "MATCH (gate:CosGate) RETURN gate.nonce"
-GATE_DELETE = "MATCH (gate:CosGate) DELETE gate"
+#: A node that is written and read back in one transaction, which is rolled back. Community does not know how much room
+#: its disk has, and refuses every transaction after a commit that failed, until a restart: it must not be the gate's.
+GATE_WRITE = "CREATE (gate) RETURN elementId(gate)"
+GATE_READ = "MATCH (gate) WHERE elementId(gate) = $id RETURN count(gate)"
 
 DATABASES = "SHOW DATABASES YIELD name, currentStatus"
 OPTIONS = "SHOW SETTINGS 'server.jvm.additional' YIELD value"
@@ -80,21 +79,21 @@ def properties(options: str) -> dict[str, str]:
     return dict(re.findall(r"-D([^=\s]+)=(\S*)", options))
 
 
-async def _rows(session: AsyncSession, text: str, **values: str) -> list[list[Any]]:
-    result = await session.run(Query(text, timeout=CHECK_SECONDS), values)
+async def _rows(session: AsyncSession, text: LiteralString) -> list[list[Any]]:
+    result = await session.run(Query(text, timeout=CHECK_SECONDS))
     return await result.values()
 
 
 async def _written(session: AsyncSession) -> str:
-    """Write, read back and delete; "" or what the server said."""
-    nonce = secrets.token_hex(8)
+    """Write, read back and roll back; "" or what the server said."""
     try:
-        await _rows(session, GATE_WRITE, nonce=nonce)
-        found = await _rows(session, GATE_READ)
-        await _rows(session, GATE_DELETE)
+        async with await session.begin_transaction(timeout=CHECK_SECONDS) as transaction:
+            ((identifier,),) = await (await transaction.run(GATE_WRITE)).values()
+            found = await (await transaction.run(GATE_READ, {"id": identifier})).values()
+            await transaction.rollback()
     except Neo4jError as error:
         return error.message or error.code or "an error without a message"
-    return "" if [nonce] in found else "what was written is not what was read back"
+    return "" if found == [[1]] else "what was written is not what was read back"
 
 
 class Neo4jClient:
@@ -123,7 +122,7 @@ class Neo4jClient:
         return CheckResult(Outcome.SERVING)
 
     async def examine(self, target: CheckTarget) -> Facts:
-        """The state of every database, the options of the JVM, and a write that is read back.
+        """The state of every database, the options of the JVM, and a write that is read back and rolled back.
 
         Community knows neither how much room its disk has nor a limit of connections.
         """

@@ -157,7 +157,7 @@ class PostgresClient:
                 found = [str(text) for (text,) in await _rows(connection, _TROUBLES)]
                 storage = await _storage(connection, target.expected.capacity) if state.sees_all else None
                 full = is_nearly_full(storage)
-                if not full:
+                if storage and not full:
                     await _ensure_gate(connection)
             serving, unknown = (None, NOT_WRITTEN) if full else await _written(target, admin)
         except (Error, OSError) as error:
@@ -215,14 +215,18 @@ async def _storage(connection: AsyncConnection, capacity: int | None) -> Usage |
 
 
 async def _ensure_gate(connection: AsyncConnection) -> None:
-    """The gate's database, closed to others. What keeps it from being made is told by the write that misses it."""
-    if await _exists(connection, "SELECT FROM pg_database WHERE datname = %s", GATE_DATABASE):
-        return
+    """The gate's database, closed to others. What keeps it from being made is told by the write that misses it.
+
+    It is made only where it is known that there is room: it takes several MB, and as much of the log.
+    """
     name = sql.Identifier(GATE_DATABASE)
     with contextlib.suppress(Error):
         await connection.execute("SET statement_timeout = '10s'")
-        await connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(name))
-        await connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name))
+        if not await _exists(connection, "SELECT FROM pg_database WHERE datname = %s", GATE_DATABASE):
+            await connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(name))
+        untouched = "SELECT FROM pg_database WHERE datname = %s AND datacl IS NULL"
+        if await _exists(connection, untouched, GATE_DATABASE):
+            await connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name))
 
 
 async def _written(target: CheckTarget, admin: Login) -> tuple[str | None, str]:

@@ -83,15 +83,21 @@ class RedisClient:
             async with _client(target, target.credentials.admin, EXAMINE_SECONDS / 4) as client:
                 info = await client.info()
                 found = await _configuration(client, target.expected.configuration)
-                storage = storage_of(info, target.expected.capacity)
-                full = is_nearly_full(storage)
+                storage = storage_of(info, found or {}, target.expected.capacity)
+                wrong, full = troubles(info), is_nearly_full(storage)
+                # What cannot keep what it takes is not given more; that it cannot is told already.
+                tried = not wrong and not full
                 return Facts(
-                    serving=None if full else await _written(client),
-                    troubles=troubles(info),
+                    serving=await _written(client) if tried else None,
+                    troubles=wrong,
                     configuration=found,
                     connections=connections(info, found or target.expected.configuration),
                     storage=storage,
-                    unknown=NOT_WRITTEN if full else "",
+                    unknown=NOT_WRITTEN
+                    if full
+                    else "nothing was written: it is not in health"
+                    if wrong
+                    else "",
                 )
         except (exceptions.RedisError, OSError) as error:
             if isinstance(error, exceptions.MaxConnectionsError) or _FULL in str(error):
@@ -112,7 +118,7 @@ class RedisClient:
 
 async def _configuration(client: Redis, expected: Mapping[str, str]) -> dict[str, str] | None:
     try:
-        found = await client.config_get(*expected)
+        found = await client.config_get(*expected, "save")
     except exceptions.ResponseError:
         return None
     return {str(name): str(value) for name, value in found.items()}
@@ -153,8 +159,14 @@ def connections(info: Mapping[str, Any], configuration: Mapping[str, str]) -> Us
     return Usage(max(int(info["connected_clients"]) - 1, 0), limit)
 
 
-def storage_of(info: Mapping[str, Any], capacity: int | None) -> Usage | None:
-    """Bytes of the append-only file, and those that a rewrite needs beside it: about as many as the last one made."""
+def storage_of(
+    info: Mapping[str, Any], configuration: Mapping[str, str], capacity: int | None
+) -> Usage | None:
+    """Bytes of the append-only file, and those that a rewrite needs beside it: about as many as the last one made.
+
+    With save points as many again for the snapshot, and for the next one while it is made.
+    """
     if capacity is None or "aof_current_size" not in info:
         return None
-    return Usage(int(info["aof_current_size"]) + int(info.get("aof_base_size", 0)), capacity)
+    copies = 3 if configuration.get("save") else 1
+    return Usage(int(info["aof_current_size"]) + copies * int(info.get("aof_base_size", 0)), capacity)

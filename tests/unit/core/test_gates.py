@@ -14,7 +14,7 @@ from world import START, World, as_expected
 from cos_controllers.api.status import GateName, GateStatus, Verdict
 from cos_controllers.conditions import timestamp
 from cos_controllers.gates import (
-    MISSES,
+    DOUBTS,
     NOT_LOOKED_AT,
     RELOAD_LIMIT,
     RELOADING,
@@ -137,7 +137,14 @@ def test_a_new_configuration_that_is_read_while_the_engine_runs_has_its_time() -
     assert verdicts(old, expected, waits) == {name: f"Unknown: {RELOADING}"}
     late = status(name, Verdict.UNKNOWN, RELOADING, RELOAD_LIMIT)
     assert verdicts(old, expected, late)[name].startswith("Failed: ")
-    assert verdicts(old, expected, status(name, Verdict.FAILED))[name].startswith("Failed: ")
+    (given_up,) = judge(expected, old, [late], START)
+    assert verdicts(old, expected, status(name, Verdict.FAILED, given_up.message))[name].startswith(
+        "Failed: "
+    )
+    newer = replace(expected, configuration={"routes": "newer"})
+    assert verdicts(old, newer, status(name, Verdict.FAILED, given_up.message)) == {
+        name: f"Unknown: {RELOADING}"
+    }
     other = status(name, Verdict.UNKNOWN, "it does not serve: Starting", RELOAD_LIMIT * 9)
     assert verdicts(old, expected, other) == {name: f"Unknown: {RELOADING}"}
     assert verdicts(Facts(configuration={"routes": "new"}), expected, late) == {}
@@ -148,19 +155,36 @@ def test_a_message_has_its_limit() -> None:
     assert len(found.message) == 800
 
 
-def test_a_look_that_finds_less_out_is_forgiven_so_often_and_no_more() -> None:
+@pytest.mark.parametrize(
+    ("worse", "field", "kept"),
+    [
+        ({"serving": None, "unknown": "no answer"}, "serving", ""),
+        ({"connections": None}, "connections", Usage(1, 10)),
+        ({"serving": "OOM"}, "serving", ""),
+        ({"troubles": ("a disk",)}, "troubles", ()),
+        ({"routes": {"api": "HTTP 503", "search": ""}}, "routes", {"api": "", "search": ""}),
+    ],
+)
+def test_a_look_that_says_worse_is_doubted_so_often_and_no_more(
+    worse: dict[str, Any], field: str, kept: object
+) -> None:
     known = learnt(None, IN_ORDER)
     assert known == Known(IN_ORDER)
-    slow = Facts(serving="", unknown="no answer")
-    for _ in range(MISSES):
-        known = learnt(known, slow)
-        assert replace(known.facts, unknown="") == IN_ORDER
+    found = replace(IN_ORDER, **worse)
+    for number in range(DOUBTS):
+        known = learnt(known, found)
+        assert known.doubts == number + 1
+        assert getattr(known.facts, field) == kept
     assert learnt(known, IN_ORDER) == Known(IN_ORDER), "it begins anew"
-    known = learnt(known, slow)
-    assert known == Known(slow)
-    failed = replace(IN_ORDER, serving="no")
-    assert learnt(Known(IN_ORDER), failed) == Known(failed), "what is found out counts at once"
-    assert learnt(Known(slow), slow) == Known(slow), "what was never known is not missed"
+    assert learnt(known, found) == Known(found)
+    assert learnt(Known(found), found) == Known(found), "what is known is not doubted"
+    assert learnt(Known(found), IN_ORDER) == Known(IN_ORDER), "nor what is better"
+
+
+def test_what_was_not_known_to_answer_is_not_doubted() -> None:
+    known = Known(replace(IN_ORDER, routes={"search": ""}))
+    found = replace(IN_ORDER, routes={"search": "", "new": "HTTP 502"})
+    assert learnt(known, found) == Known(found)
 
 
 SPEC: dict[str, Any] = {
@@ -278,6 +302,72 @@ def test_a_pod_that_was_rendered_otherwise_is_not_blamed_for_it() -> None:
     world.step()
     (gate,) = [gate for gate in world.row("redis")["gates"] if gate["name"] == "ConfigurationInForce"]
     assert (gate["verdict"], gate["message"]) == ("Unknown", RENDERED_ANEW)
+
+
+def test_a_container_that_read_the_new_rendering_is_believed() -> None:
+    world = gated_world()
+    pod = world.objects[Ref("Pod", "cos-redis-0")]
+    pod["metadata"]["annotations"][ANNOTATION_TEMPLATE] = "of-another-version"
+    world.step()
+    assert set(gates(world, "redis").values()) == {"Passed"}, "it reports what is wanted"
+
+
+def edited_routes(world: World, *names: str) -> None:
+    world.generation += 1
+    routes = [{"name": name, "path": f"/{name}", "component": "elasticsearch"} for name in names]
+    world.spec = {**world.spec, "traefik": {"routes": routes}}
+
+
+def test_nobody_is_accused_of_what_a_pause_keeps_from_being_written() -> None:
+    world = gated_world()
+    world.spec = {**world.spec, "paused": True}
+    edited_routes(world, "search", "another")
+    for _ in range(5):
+        world.now += RELOAD_LIMIT
+        world.step()
+        told = {
+            gate["name"]: (gate["verdict"], gate.get("message")) for gate in world.row("traefik")["gates"]
+        }
+        assert told["ConfigurationInForce"] == ("Unknown", RELOADING)
+        assert told["RoutesAnswer"] == ("Unknown", "not tried yet: route another")
+
+
+def test_the_time_to_read_new_routes_begins_when_they_are_written() -> None:
+    world = gated_world()
+    # Unknown for long, for another reason.
+    world.outcomes["traefik"] = Outcome.NOT_ANSWERING
+    world.step()
+    world.now += 10 * RELOAD_LIMIT
+    del world.outcomes["traefik"]
+    edited_routes(world, "search", "another")
+    for _ in range(3):
+        world.step()
+        world.settle()
+    assert gates(world, "traefik")["ConfigurationInForce"] == "Unknown"
+    world.now += RELOAD_LIMIT
+    world.step()
+    assert gates(world, "traefik")["ConfigurationInForce"] == "Failed"
+
+
+def test_figures_in_what_an_engine_says_are_no_news() -> None:
+    name = GateName.SERVING
+    first = 'could not extend file "base/16384/16389": No space left on device'
+    again = Facts(serving=first.replace("16389", "17001"))
+    (found,) = judge(Expectation((name,)), again, [status(name, Verdict.FAILED, first)], START)
+    assert found.message == first
+
+
+def test_who_is_asked_next_is_judged_as_what_runs() -> None:
+    """A component that waits for its turn runs as it was, and is to be like that."""
+    world = gated_world()
+    world.generation += 1
+    settings = {"db.transaction.timeout": "30s"}
+    world.spec = {**world.spec, "neo4j": {"settings": settings}, "redis": {"maxClients": 99}}
+    world.step()
+    (target,) = [target for target in world.decide().targets if target.component == "neo4j"]
+    assert world.row("neo4j")["message"] == "a change waits until redis serves again"
+    assert not target.expected.otherwise
+    assert set(gates(world, "neo4j").values()) == {"Passed"}
 
 
 def test_what_an_engine_is_to_report_is_in_its_configuration() -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 from cos_controllers.api.status import GateName
 from cos_controllers.observation import CheckResult, CheckTarget, Expectation, Facts, Outcome, RouteTarget
-from cos_operator.asking import ask, examine
+from cos_operator.asking import FRESH_SECONDS, Asker, examine
 from cos_operator.engines.base import CHECK_SECONDS, EXAMINE_SECONDS
 
 ROUTES = (RouteTarget("search", "", "/", "elasticsearch"), RouteTarget("app", "", "/app", ""))
@@ -18,6 +19,7 @@ class Client:
 
     def __init__(self, seconds: float = 0, ends: float = 0, error: Exception | None = None) -> None:
         self.seconds, self.ends, self.error = seconds, ends, error
+        self.checks = 0
         self.examined: list[tuple[float, CheckTarget]] = []
 
     async def _answer(self) -> None:
@@ -30,6 +32,7 @@ class Client:
             raise self.error
 
     async def check(self, _: CheckTarget) -> CheckResult:
+        self.checks += 1
         await self._answer()
         return CheckResult(Outcome.SERVING)
 
@@ -71,7 +74,7 @@ def test_a_question_ends_in_time_though_its_client_does_not(virtual_time: Callab
         clients = {"redis": Client(seconds=100, ends=13)}
         loop = asyncio.get_running_loop()
         began = loop.time()
-        answer = (await ask([target("redis")], clients))["redis"]
+        answer = (await Asker(clients).ask([target("redis")]))["redis"]
         assert loop.time() - began == CHECK_SECONDS
         assert (answer.outcome, answer.message) == (Outcome.NOT_ANSWERING, "no answer within 3 s")
         began = loop.time()
@@ -84,14 +87,31 @@ def test_a_question_ends_in_time_though_its_client_does_not(virtual_time: Callab
     virtual_time(main)
 
 
-def test_who_stops_asking_stops_the_question(virtual_time: Callable[..., object]) -> None:
+def test_an_engine_is_asked_one_question_at_a_time_whoever_wants_to_know(
+    virtual_time: Callable[..., object],
+) -> None:
     async def main() -> None:
-        asking = asyncio.create_task(ask([target("redis")], {"redis": Client(seconds=100)}))
+        client = Client(seconds=2)
+        asker = Asker({"redis": client})
+        first = asyncio.create_task(asker.ask([target("redis")]))
         await asyncio.sleep(1)
-        asking.cancel()
-        await asyncio.wait([asking])
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        second = asyncio.create_task(asker.ask([target("redis")]))
         await asyncio.sleep(0)
-        assert len(asyncio.all_tasks()) == 1
+        first.cancel()
+        assert (await second)["redis"].outcome is Outcome.SERVING
+        assert loop.time() - began == 1, "it need not begin anew, nor ends it with who began it"
+        await asker.ask([target("redis")])
+        assert loop.time() - began == 1, "the answer is fresh"
+        assert client.checks == 1
+        await asker.ask([replace(target("redis"), pods={"another": "10.0.0.1"})])
+        assert client.checks == 2, "another pod is another engine"
+        await asyncio.sleep(FRESH_SECONDS)
+        await asker.ask([target("redis")])
+        assert client.checks == 3
+        await asyncio.sleep(2 * FRESH_SECONDS)
+        assert not asker._answers
 
     virtual_time(main)
 
@@ -99,7 +119,7 @@ def test_who_stops_asking_stops_the_question(virtual_time: Callable[..., object]
 def test_a_client_that_breaks_its_promise_is_no_answer(virtual_time: Callable[..., object]) -> None:
     async def main() -> None:
         clients = {"redis": Client(error=ValueError("no"))}
-        answer = (await ask([target("redis")], clients))["redis"]
+        answer = (await Asker(clients).ask([target("redis")]))["redis"]
         assert (answer.outcome, answer.message) == (Outcome.NOT_ANSWERING, "the check failed: ValueError")
         found = (await examine([target("redis")], {"redis"}, clients))["redis"]
         assert found == Facts(unknown="the examination failed: ValueError")

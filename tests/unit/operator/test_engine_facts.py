@@ -70,9 +70,10 @@ def test_redis_connections_leave_out_the_question_and_the_reserve() -> None:
 
 def test_redis_needs_room_for_a_rewrite() -> None:
     info = {"aof_current_size": 300, "aof_base_size": 100}
-    assert redis.storage_of(info, 1000) == Usage(400, 1000)
-    assert redis.storage_of(info, None) is None
-    assert redis.storage_of({}, 1000) is None
+    assert redis.storage_of(info, {"save": ""}, 1000) == Usage(400, 1000)
+    assert redis.storage_of(info, {"save": "3600 1"}, 1000) == Usage(600, 1000)
+    assert redis.storage_of(info, {}, None) is None
+    assert redis.storage_of({}, {}, 1000) is None
 
 
 def test_neo4j_databases_and_options() -> None:
@@ -104,8 +105,9 @@ def test_a_volume_without_room_is_not_tried(usage: Usage | None, full: bool) -> 
 class Node:
     """Speaks as much of Elasticsearch's API as an examination asks for. `refused`: status and reason by method."""
 
-    def __init__(self, used: int = 10, **refused: tuple[int, str]) -> None:
+    def __init__(self, used: int = 10, *, has_place: bool = True, **refused: tuple[int, str]) -> None:
         self.used = used
+        self.has_place = has_place
         self.refused = refused
         self.document: Any = None
         self.made: list[Any] = []
@@ -115,7 +117,7 @@ class Node:
         self.asked.append(f"{request.method} {request.path}")
         headers = {"X-Elastic-Product": "Elasticsearch"}
         name = (
-            request.method if request.path.startswith("/cos-gate") else request.path.strip("/").split("/")[0]
+            request.method if request.path.startswith("/.cos-gate") else request.path.strip("/").split("/")[0]
         )
         if name in self.refused:
             status, reason = self.refused[name]
@@ -128,10 +130,13 @@ class Node:
             body = {"nodes": {"x": {"attributes": {"cos_config": "1"}}}}
         elif request.path.startswith("/_cluster"):
             body = {"status": "yellow"}
-        elif request.path == "/cos-gate" and request.method == "HEAD":
+        elif request.path == "/.cos-gate" and request.method == "HEAD":
             return web.Response(status=200 if self.made else 404, headers=headers)
-        elif request.path == "/cos-gate":
+        elif request.path == "/.cos-gate" and request.method == "DELETE":
+            self.made.clear()
+        elif request.path == "/.cos-gate":
             self.made.append(await request.json())
+            body = {"acknowledged": True, "shards_acknowledged": self.has_place}
         elif request.method == "PUT":
             self.document = await request.json()
         elif request.method == "GET":
@@ -172,7 +177,7 @@ async def test_what_elasticsearch_refuses_of_the_gates_own_index_is_refused_of_n
     async with serving(Node(PUT=(status, "index closed"))) as target:
         found = await ElasticsearchClient().examine(target)
     assert found.serving is None
-    assert "cos-gate" in found.unknown
+    assert ".cos-gate" in found.unknown
     assert (found.configuration, found.storage) == (IN_ORDER.configuration, IN_ORDER.storage)
 
 
@@ -183,9 +188,20 @@ async def test_a_failure_of_elasticsearch_itself_is_one_to_serve() -> None:
 
 
 async def test_one_question_that_is_refused_leaves_the_other_answers() -> None:
-    async with serving(Node(_nodes=(429, "breaker"))) as target:
+    node = Node(_nodes=(429, "breaker"))
+    node.made.append("already")
+    async with serving(node) as target:
         found = await ElasticsearchClient().examine(target)
     assert found == Facts(serving="", troubles=())
+
+
+@pytest.mark.parametrize("node", [Node(used=80), Node(has_place=False), Node(_nodes=(429, "breaker"))])
+async def test_no_index_is_made_or_left_where_it_has_no_place(node: Node) -> None:
+    async with serving(node) as target:
+        found = await ElasticsearchClient().examine(target)
+    assert found.serving is None
+    assert "index .cos-gate" in found.unknown
+    assert node.made == []
 
 
 async def test_elasticsearch_is_not_written_to_without_room() -> None:
@@ -193,4 +209,4 @@ async def test_elasticsearch_is_not_written_to_without_room() -> None:
     async with serving(node) as target:
         found = await ElasticsearchClient().examine(target)
     assert (found.serving, found.unknown) == (None, NOT_WRITTEN)
-    assert not any("cos-gate" in asked for asked in node.asked)
+    assert not any(" /.cos-gate" in asked for asked in node.asked)

@@ -138,9 +138,10 @@ async def test_each_route_is_tried_and_only_what_traefik_says_counts(monkeypatch
 
 
 async def test_routes_that_are_not_read_yet_are_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with proxy(monkeypatch, marker="newer") as target:
+    async with proxy(monkeypatch, RouteTarget("200", "", "/200", ""), marker="newer") as target:
         found = await TraefikClient().examine(target)
     assert found.configuration == {"routes": "others"}
+    assert found.routes == {}, "others would answer for them"
 
 
 async def test_every_pod_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,8 @@ def redis_conf(spec: RedisSpec, *, acl_file: str, port: int) -> str:
     """redis.conf. The operator's lines come last, so that they win over `parameters`."""
     return lines(
         [
+            # The append-only file keeps the data; a snapshot beside it would fork every hour, and take as much room.
+            'save ""',
             *(f"{name} {_quoted(value)}" for name, value in sorted(spec.parameters.items())),
             "bind * -::*",
             f"port {port}",
