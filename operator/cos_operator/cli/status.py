@@ -16,6 +16,8 @@ _GOOD_WHEN_FALSE = frozenset({"Reconciling", "Stalled"})
 MOVING = frozenset(
     {"Creating", "Starting", "Restarting", "Provisioning", "Waiting", "VolumeResizing", "NotAnswering"}
 )
+#: How a gate's message begins that says no more than its component's reason; a test compares them too.
+OF_THE_ROW = ("it does not serve: ", "not asked: ")
 _ORDER = ("Ready", "Available", "GatesPassed", "Reconciling", "Stalled")
 
 
@@ -177,11 +179,11 @@ def _details(row: Manifest, of_stack: str) -> Iterator[Line]:
 
 
 def _gate_lines(row: Manifest) -> Iterator[Line]:
-    """What does not pass; gates that say the same in one line."""
+    """What does not pass; gates that say the same in one line, and none that only repeat the row's reason."""
     found: dict[tuple[str, str], list[str]] = {}
     for gate in row.get("gates") or ():
-        if gate["verdict"] != "Passed":
-            said = one_line(gate.get("message") or "")
+        said = one_line(gate.get("message") or "")
+        if gate["verdict"] != "Passed" and not said.startswith(OF_THE_ROW):
             found.setdefault((gate["verdict"], said), []).append(gate["name"])
     for (verdict, said), names in found.items():
         style = BAD if verdict == "Failed" else WAITS

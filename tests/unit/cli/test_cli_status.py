@@ -10,8 +10,10 @@ from world import World
 
 from cos_controllers.api.status import Reason
 from cos_controllers.diagnose import TRANSIENT
+from cos_controllers.gates import DOES_NOT_SERVE, NOT_ASKED
+from cos_controllers.observation import Facts, Outcome
 from cos_operator.cli.output import age, plain
-from cos_operator.cli.status import MOVING, status_data, status_tree, verdict
+from cos_operator.cli.status import MOVING, OF_THE_ROW, status_data, status_tree, verdict
 
 SPEC: dict[str, Any] = {"postgres": [{"name": "prod"}], "redis": {}, "neo4j": {}}
 
@@ -46,6 +48,22 @@ def test_a_stack_that_serves() -> None:
     assert lines[6].split() == ["+", "redis", "8.0", "Serving", "for", "5m", "cos-redis.cos.svc:6379"]
     revision = f"    revision {row['desiredRevision']}; credentials: Secret cos-redis-app"
     assert lines[7:] == [revision]
+
+
+def test_gates_that_do_not_pass_are_told_with_their_component_unless_its_reason_says_it() -> None:
+    assert {DOES_NOT_SERVE, NOT_ASKED} == set(OF_THE_ROW)
+    world = World({"redis": {}, "neo4j": {}})
+    world.converge()
+    world.examine(redis=Facts(serving="OOM command not allowed", unknown="no answer"))
+    world.outcomes["neo4j"] = Outcome.NOT_ANSWERING
+    world.step()
+    text = text_of(live(world), world)
+    assert "gate Serving Failed: OOM command not allowed" in text
+    assert (
+        "gates Health, ConfigurationInForce, ConnectionHeadroom, StorageHeadroom Unknown: no answer" in text
+    )
+    assert text.count("OOM") == 1, "not said twice"
+    assert "it does not serve" not in text
 
 
 def test_what_waits_says_for_what_and_shows_every_revision() -> None:
