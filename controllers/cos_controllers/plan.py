@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from cos_controllers.api.stack import CosStack
+from cos_controllers.api.stack import CosStack, WhenGatesFail
 from cos_controllers.api.status import CosStackStatus, Reason, RetainedVolume, Verdict
 from cos_controllers.changes import Apply, Delete, differences, forgotten, records, revisions
 from cos_controllers.conditions import Notice, build_status, previous_row
@@ -18,7 +18,7 @@ from cos_controllers.names import LABEL_STACK_COMPONENT
 from cos_controllers.observation import CheckTarget, Outcome, Ref, Snapshot, ref_of
 from cos_controllers.ownership import is_ours
 from cos_controllers.pods import is_pod_ready, pods_of, starting_container
-from cos_controllers.resolve import Resolution, references, resolve
+from cos_controllers.resolve import Resolution, failing, references, resolve
 from cos_controllers.rollout import (
     Assessed,
     learn_failed,
@@ -170,6 +170,7 @@ def decide(stack: CosStack, resolution: Resolution, snapshot: Snapshot, now: dat
         # What is learnt and acted upon next: its place is not watched.
         requeue_after=AT_ONCE
         if recorded.applies
+        or _turns_routes(stack, status)
         or learnt.current.failed.keys() - history.current.failed
         or (held and learnt != history)
         else again,
@@ -197,6 +198,14 @@ def _target(wanted: Wanted, snapshot: Snapshot) -> CheckTarget | None:
         )
         if host
         else None
+    )
+
+
+def _turns_routes(stack: CosStack, status: CosStackStatus) -> bool:
+    """Whether routes may be other by this status: they are rendered by the stored one."""
+    routes = stack.spec.traefik.routes if stack.spec.traefik else ()
+    return failing(status) != failing(stack.status) and any(
+        route.when_gates_fail is WhenGatesFail.REFUSE for route in routes
     )
 
 

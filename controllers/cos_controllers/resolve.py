@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from cos_controllers.api.common import Images
 from cos_controllers.api.stack import CosStack, DeletionPolicy, StoreSpec
-from cos_controllers.api.status import Reason
+from cos_controllers.api.status import CosStackStatus, Reason, Verdict
 from cos_controllers.components.assemble import assemble, encoded
 from cos_controllers.components.base import Context, Engine
 from cos_controllers.components.registry import ENGINES
@@ -76,6 +76,13 @@ def resolve(stack: CosStack, snapshot: Snapshot, held: Mapping[str, str] | None 
     )
     needs_seed = any(wanted.instance and wanted.credentials for wanted in components)
     return Resolution(components, (_seed_secret(stack, seed),) if needs_seed else (), history)
+
+
+def failing(status: CosStackStatus) -> frozenset[str]:
+    """The components of which a gate fails, by a status."""
+    return frozenset(
+        row.name for row in status.components if any(gate.verdict is Verdict.FAILED for gate in row.gates)
+    )
 
 
 def references(stack: CosStack) -> frozenset[str]:
@@ -256,6 +263,7 @@ def _resolve_one(stack: CosStack, snapshot: Snapshot, choice: _Choice, seed: str
         stack_name=stack.metadata.name,
         credentials=credentials,
         claim=claim,
+        failing=failing(stack.status),
     )
     instance = assemble(
         engine,

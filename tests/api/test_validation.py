@@ -293,6 +293,13 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
         traefik(route(service={"name": "x", "port": 80})),
         ("spec.traefik.routes[0]", "exactly one of component or service"),
     ),
+    "only a component has gates": (
+        traefik(route(whenGatesFail="Refuse")),
+        traefik(
+            {"name": "own", "service": {"name": "x", "port": 80}, "path": "/own", "whenGatesFail": "Refuse"}
+        ),
+        ("spec.traefik.routes[0].whenGatesFail", "write Forward"),
+    ),
     "a route's component is there": (
         traefik(route()),
         {"redis": {}, "traefik": {"routes": [route()]}},

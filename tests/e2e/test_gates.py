@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from applications import client
+from faults import faults
 from harness import Cluster, pod_uids, restarts, wait_for
 
 from conftest import NAMESPACE
@@ -134,6 +135,31 @@ def test_a_server_of_before_is_asked_no_more_than_it_can_answer(in_order: Cluste
         wait_for("that alone is not known", lambda: unknown_of_dev(not_passed(in_order)), 2 * SOON)
     finally:
         psql("GRANT pg_monitor TO cos_admin")
+
+
+def test_on_request_a_store_whose_gates_fail_gets_no_requests(in_order: Cluster) -> None:
+    routes = in_order.stack("cos", NAMESPACE)["spec"]["traefik"]["routes"]
+    strict = {
+        "name": "strict",
+        "host": "strict.test",
+        "component": "elasticsearch",
+        "whenGatesFail": "Refuse",
+    }
+    in_order.patch_stack("cos", NAMESPACE, {"traefik": {"routes": [*routes, strict]}})
+
+    def answer() -> str:
+        return client(in_order, "http_", f"http://cos-traefik.{NAMESPACE}.svc/", "strict.test")
+
+    # Elasticsearch asks for credentials: the request reached it.
+    wait_for("the route is open", lambda: answer() == "401", 20)
+    (block,) = [f for f in faults({"elasticsearch": "elasticsearch"}) if f.kind == "read-only"]
+    block.inject(in_order, NAMESPACE)
+    try:
+        wait_for("the route is closed", lambda: answer() == "503", 20)
+    finally:
+        block.heal(in_order, NAMESPACE)
+    wait_for("the route is open again", lambda: answer() == "401", SOON)
+    in_order.wait_ready("cos", NAMESPACE)
 
 
 def unknown_of_dev(found: dict[tuple[str, str], tuple[str, str]]) -> bool:

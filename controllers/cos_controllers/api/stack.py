@@ -255,6 +255,13 @@ class ServiceBackend(ApiModel):
     """Port of the Service."""
 
 
+class WhenGatesFail(StrEnum):
+    """What becomes of requests for a component of which a gate fails."""
+
+    FORWARD = "Forward"
+    REFUSE = "Refuse"
+
+
 class Route(ApiModel):
     """HTTP requests that match `host` and `path` go to one backend."""
 
@@ -268,12 +275,22 @@ class Route(ApiModel):
     """HTTP component of this stack to send requests to."""
     service: ServiceBackend | None = None
     """Service of this namespace to send requests to."""
+    when_gates_fail: WhenGatesFail = WhenGatesFail.FORWARD
+    """Whether requests are sent to a component of which a gate fails (`Forward`), or get 503 as long as it does
+    (`Refuse`)."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             cel="has(self.component) != has(self.service)",
             message="a route needs exactly one of component or service: set one and remove the other",
             holds=lambda self: (self.component is None) != (self.service is None),
+        ),
+        Rule(
+            cel="self.whenGatesFail == 'Forward' || has(self.component)",
+            message="whenGatesFail: Refuse is for a route to a component: a Service of your own has no gates, "
+            "write Forward",
+            holds=lambda self: self.when_gates_fail is WhenGatesFail.FORWARD or self.component is not None,
+            field_path=".whenGatesFail",
         ),
         Rule(
             cel="self.path.matches('^/([A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*)?$')",

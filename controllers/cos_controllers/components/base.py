@@ -41,7 +41,7 @@ class Context:
 
     `name` is the child's name (``cos-redis``), `component` the row in status (``redis``). `credentials` is None
     for engines without accounts; `version` is what is in the image. `claim` is the PersistentVolumeClaim of the data,
-    "" without data.
+    "" without data. `failing`: the components of the stack of which a gate failed when its status was written.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Context:
     stack_name: str
     credentials: Credentials | None = None
     claim: str = ""
+    failing: frozenset[str] = frozenset()
 
     @property
     def host(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -256,6 +257,36 @@ def test_a_gate_that_fails_is_told_by_an_event_and_its_time_is_kept() -> None:
     world.step()
     since = {gate["name"]: gate["since"] for gate in world.row("redis")["gates"]}
     assert since["Serving"] == failed_at
+
+
+def servers(world: World) -> dict[str, int]:
+    """How many servers each route has."""
+    text = world.objects[Ref("ConfigMap", "cos-traefik-config")]["data"]["routes.yaml"]
+    services = json.loads(text)["http"]["services"]
+    return {name: len(service["loadBalancer"]["servers"]) for name, service in services.items()}
+
+
+def test_on_request_a_component_whose_gates_fail_gets_no_requests() -> None:
+    routes = [
+        {"name": "strict", "path": "/a", "component": "elasticsearch", "whenGatesFail": "Refuse"},
+        {"name": "other", "path": "/b", "component": "neo4j", "whenGatesFail": "Refuse"},
+        {"name": "lax", "path": "/c", "component": "elasticsearch"},
+    ]
+    world = gated_world({**SPEC, "traefik": {"routes": routes}})
+    before = {ref: obj["metadata"]["uid"] for ref, obj in world.objects.items() if ref.kind == "Pod"}
+    assert servers(world) == {"strict": 1, "other": 1, "lax": 1}
+    world.examine(elasticsearch=Facts(serving="HTTP 500: no"))
+    world.converge()
+    assert servers(world) == {"strict": 0, "other": 1, "lax": 1}
+    world.examine(elasticsearch=Facts(serving="HTTP 500: no"))
+    world.converge()
+    assert gates(world, "traefik")["RoutesAnswer"] == "Passed", "what is closed on purpose is not tried"
+    world.examine()
+    world.converge()
+    assert servers(world) == {"strict": 1, "other": 1, "lax": 1}
+    assert before == {
+        ref: obj["metadata"]["uid"] for ref, obj in world.objects.items() if ref.kind == "Pod"
+    }, "nothing restarts"
 
 
 def test_nobody_asks_more_of_what_does_not_serve() -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from cos_controllers.api.stack import Route
+from cos_controllers.api.stack import Route, WhenGatesFail
 from cos_controllers.names import child_name
 
 WEB_PORT = 8080
@@ -69,10 +69,23 @@ def static_config(routes_dir: str) -> str:
     )
 
 
-def routes_config(routes: Sequence[Route], *, stack: str, namespace: str, marker: str = "") -> str:
+def is_closed(route: Route, failing: Collection[str]) -> bool:
+    """Whether a route gets no requests, for a gate of its component fails."""
+    return route.when_gates_fail is WhenGatesFail.REFUSE and route.component in failing
+
+
+def routes_config(
+    routes: Sequence[Route],
+    *,
+    stack: str,
+    namespace: str,
+    failing: Collection[str] = (),
+    marker: str = "",
+) -> str:
     """The routes, as the file provider reads them. A backend is a Service by its name in `namespace`.
 
-    With a `marker` Traefik answers ``MARKER_PATH + marker`` at the operations port once it has read them.
+    A route that `is_closed` has no server, for which Traefik answers 503. With a `marker` Traefik answers
+    ``MARKER_PATH + marker`` at the operations port once it has read them.
     """
     ordered = sorted(routes, key=lambda route: route.name)
     http: dict[str, Any] = {}
@@ -91,7 +104,9 @@ def routes_config(routes: Sequence[Route], *, stack: str, namespace: str, marker
                 route.name: {
                     "loadBalancer": {
                         # Which pods get requests is for the Service to say, by their readiness.
-                        "servers": [{"url": _backend(route, stack, namespace)}],
+                        "servers": []
+                        if is_closed(route, failing)
+                        else [{"url": _backend(route, stack, namespace)}],
                         "passHostHeader": True,
                         "serversTransport": _TRANSPORT,
                     }

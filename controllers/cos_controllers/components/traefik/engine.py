@@ -25,6 +25,7 @@ from cos_controllers.components.traefik.config import (
     MARKER,
     OPS_PORT,
     WEB_PORT,
+    is_closed,
     routes_config,
     static_config,
 )
@@ -83,7 +84,7 @@ class Traefik:
         assert isinstance(spec, TraefikSpec)  # noqa: S101 - narrows the type; `instances` gives no other
         ping = get("/ping", OPS_PORT)
         # Without the names of stack and namespace, which never change: the same routes have the same marker.
-        marker = digest(routes_config(spec.routes, stack="", namespace=""))
+        marker = digest(routes_config(spec.routes, stack="", namespace="", failing=context.failing))
         limit = memory_limit_mib(spec.resources) if spec.resources.limits.memory else None
         proxy = V1Container(
             name="traefik",
@@ -112,7 +113,11 @@ class Traefik:
             config={
                 "traefik.yaml": static_config(ROUTES_DIR),
                 ROUTES_FILE: routes_config(
-                    spec.routes, stack=context.stack_name, namespace=context.namespace, marker=marker
+                    spec.routes,
+                    stack=context.stack_name,
+                    namespace=context.namespace,
+                    failing=context.failing,
+                    marker=marker,
                 ),
             },
             reloaded=frozenset({ROUTES_FILE}),
@@ -132,6 +137,7 @@ class Traefik:
                 routes=tuple(
                     RouteTarget(route.name, route.host or "", route.path, route.component or "")
                     for route in spec.routes
+                    if not is_closed(route, context.failing)
                 ),
             ),
         )
