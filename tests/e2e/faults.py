@@ -19,7 +19,8 @@ from harness import Cluster, run_testbed, wait_for
 _PROCESS = {
     "postgres": "^postgres -D",
     "elasticsearch": "org.elasticsearch.bootstrap.Elasticsearch",
-    "neo4j": "[j]ava.*org.neo4j",
+    # Not process 1, an init whose arguments are the same.
+    "neo4j": r"^\S*java\s.*org\.neo4j",
 }
 
 
