@@ -21,8 +21,8 @@ GATES = {
     "neo4j": ["Serving", "Health", "ConfigurationInForce"],
     "traefik": ["Serving", "ConfigurationInForce", "RoutesAnswer"],
 }
-#: Elasticsearch's volume shares the disk of this machine, of which these tests know nothing.
-OF_THE_MACHINE = ("elasticsearch", "StorageHeadroom")
+#: What gates say of the machine's disk, which Elasticsearch's volume shares, and of which these tests know nothing.
+OF_THE_MACHINE = ("80 % of the volume or more are taken", "index .cos-gate is not made")
 OTHERWISE = "the engine runs with another configuration than was rendered: "
 #: Seconds until a change of an engine at rest is in its gate: the pulse's period, and the look that follows.
 SOON = 40.0
@@ -35,7 +35,7 @@ def gates(cluster: Cluster) -> dict[tuple[str, str], tuple[str, str]]:
         (row["name"], gate["name"]): (gate["verdict"], gate.get("message", ""))
         for row in rows
         for gate in row.get("gates", [])
-        if (row["name"], gate["name"]) != OF_THE_MACHINE
+        if row["name"] != "elasticsearch" or not gate.get("message", "").startswith(OF_THE_MACHINE)
     }
 
 
@@ -70,7 +70,7 @@ def test_a_stack_in_order_passes_every_gate_and_keeps_nothing_of_them(in_order: 
     rows = in_order.stack("cos", NAMESPACE)["status"]["components"]
     assert {row["name"]: [gate["name"] for gate in row["gates"]] for row in rows} == GATES
     condition = in_order.condition("cos", NAMESPACE, "GatesPassed")
-    assert condition["status"] == "True" or condition["message"].startswith(" ".join(OF_THE_MACHINE))
+    assert condition["status"] == "True" or any(said in condition["message"] for said in OF_THE_MACHINE)
     shown = in_order.run("get", "cos", "cos", "-n", NAMESPACE, "-o", "wide").stdout
     assert "GATES" in shown
     assert admin(in_order, "EXISTS", "cos:gate") == "0"
