@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from cos_controllers.api.quantity import parse_quantity
 from cos_controllers.api.status import GateName, GateStatus, Verdict
-from cos_controllers.names import ANNOTATION_TEMPLATE
+from cos_controllers.names import ANNOTATION_CONFIGURATION
 from cos_controllers.observation import Expectation, Facts, Ref, RouteTarget, Snapshot, Usage, ref_of
 from cos_controllers.pods import is_pod_ready, pods_of
 from cos_controllers.wanted import Wanted
@@ -82,13 +82,13 @@ def expectation(wanted: Wanted, snapshot: Snapshot) -> Expectation:
         return Expectation()
     expected, otherwise = wanted.instance.expected, ""
     rendered = {
-        (pod["metadata"].get("annotations") or {}).get(ANNOTATION_TEMPLATE)
+        (pod["metadata"].get("annotations") or {}).get(ANNOTATION_CONFIGURATION)
         for pod in pods_of(wanted, snapshot)
         if is_pod_ready(pod)
     }
     claim = snapshot.objects.get(Ref("PersistentVolumeClaim", wanted.claim)) or {}
     size = ((claim.get("status") or {}).get("capacity") or {}).get("storage")
-    if not expected.reloads and not rendered <= {wanted.instance.template_hash}:
+    if not expected.reloads and not rendered <= {expected.rendering}:
         otherwise = RENDERED_ANEW
     elif any(
         obj["kind"] == "ConfigMap" and snapshot.objects.get(ref_of(obj), {}).get("data") != obj["data"]

@@ -22,6 +22,8 @@ LABEL_STACK_COMPONENT = f"{GROUP}/component"
 ANNOTATION_REVISION = f"{GROUP}/revision"
 #: Hash of the pod template as rendered, which a new version of the operator may render otherwise.
 ANNOTATION_TEMPLATE = f"{GROUP}/template-hash"
+#: Hash of what the engine is to report of its configuration, once it has read that which was rendered with the pod.
+ANNOTATION_CONFIGURATION = f"{GROUP}/configuration"
 #: Hash of the mounted files that the engine reloads; touching it makes kubelet refresh them at once.
 ANNOTATION_FILES = f"{GROUP}/files-hash"
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from cos_controllers.api.status import GateName, Reason
 from cos_controllers.credentials import Credentials
+from cos_controllers.hashing import digest
 from cos_controllers.k8s import Manifest
 
 
@@ -102,6 +103,11 @@ class Expectation:
     otherwise: str = ""
     capacity: int | None = None
     routes: tuple[RouteTarget, ...] = ()
+
+    @property
+    def rendering(self) -> str:
+        """A hash of the configuration."""
+        return digest(dict(self.configuration))
 
 
 @dataclass(frozen=True)

@@ -83,15 +83,13 @@ def test_a_stack_in_order_passes_every_gate_and_keeps_nothing_of_them(in_order: 
 
 
 def test_what_is_planted_is_called_by_its_name_while_the_stack_is_ready(in_order: Cluster) -> None:
-    before = (
-        pod_uids(in_order, NAMESPACE, "cos"),
-        restarts(in_order.list("pods", NAMESPACE, "cos.dev/stack=cos")),
-    )
-    memory = admin(in_order, "CONFIG", "GET", "maxmemory").split()[-1]
+    def pods() -> tuple[dict[str, str], int]:
+        found = in_order.list("pods", NAMESPACE, "cos.dev/stack=cos")
+        return pod_uids(in_order, NAMESPACE, "cos"), restarts(found)
+
+    before, memory = pods(), admin(in_order, "CONFIG", "GET", "maxmemory").split()[-1]
     routes = in_order.stack("cos", NAMESPACE)["spec"]["traefik"]["routes"]
     nowhere = {"name": "nowhere", "path": "/nowhere", "service": {"name": "no-such-service", "port": 80}}
-    assert admin(in_order, "CONFIG", "SET", "maxmemory", "100mb") == "OK"
-    in_order.patch_stack("cos", NAMESPACE, {"traefik": {"routes": [*routes, nowhere]}})
     planted = {
         ("redis", "ConfigurationInForce"): (
             "Failed",
@@ -106,20 +104,19 @@ def test_what_is_planted_is_called_by_its_name_while_the_stack_is_ready(in_order
     with ThreadPoolExecutor(1) as pool:
         held = pool.submit(client, in_order, "postgres", "postgres-dev", "hold", str(SOON), timeout=120)
         try:
+            assert admin(in_order, "CONFIG", "SET", "maxmemory", "100mb") == "OK"
+            in_order.patch_stack("cos", NAMESPACE, {"traefik": {"routes": [*routes, nowhere]}})
             wait_for("each is told, and nothing else", lambda: not_passed(in_order) == planted, SOON)
+            condition = in_order.condition("cos", NAMESPACE, "GatesPassed")
+            assert (condition["status"], condition["reason"]) == ("False", "GateFailed")
+            assert in_order.condition("cos", NAMESPACE, "Ready")["status"] == "True"
         except AssertionError as error:
             raise AssertionError(f"{error}: {not_passed(in_order)}") from None
-        condition = in_order.condition("cos", NAMESPACE, "GatesPassed")
-        assert (condition["status"], condition["reason"]) == ("False", "GateFailed")
-        assert in_order.condition("cos", NAMESPACE, "Ready")["status"] == "True"
+        finally:
+            assert admin(in_order, "CONFIG", "SET", "maxmemory", memory) == "OK"
+            in_order.patch_stack("cos", NAMESPACE, {"traefik": {"routes": routes}})
         assert "too many clients" in held.result() or "remaining connection slots" in held.result()
-    assert admin(in_order, "CONFIG", "SET", "maxmemory", memory) == "OK"
-    in_order.patch_stack("cos", NAMESPACE, {"traefik": {"routes": routes}})
-    after = (
-        pod_uids(in_order, NAMESPACE, "cos"),
-        restarts(in_order.list("pods", NAMESPACE, "cos.dev/stack=cos")),
-    )
-    assert after == before
+    assert pods() == before
 
 
 def test_a_server_of_before_is_asked_no_more_than_it_can_answer(in_order: Cluster) -> None:

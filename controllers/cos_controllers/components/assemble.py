@@ -60,6 +60,7 @@ from cos_controllers.k8s import (
     manifest,
 )
 from cos_controllers.names import (
+    ANNOTATION_CONFIGURATION,
     ANNOTATION_DATA_VERSION,
     ANNOTATION_REVISION,
     ANNOTATION_TEMPLATE,
@@ -177,6 +178,12 @@ class _Assembly:
                         **context.spec.pod_metadata.annotations,
                         ANNOTATION_REVISION: revision,
                         ANNOTATION_TEMPLATE: self.template_hash,
+                        # What is read while the engine runs is no part of the pod.
+                        **(
+                            {}
+                            if blueprint.expected.reloads
+                            else {ANNOTATION_CONFIGURATION: blueprint.expected.rendering}
+                        ),
                     },
                 )
             }

@@ -24,7 +24,7 @@ from cos_controllers.gates import (
     judge,
     learnt,
 )
-from cos_controllers.names import ANNOTATION_TEMPLATE
+from cos_controllers.names import ANNOTATION_CONFIGURATION, ANNOTATION_TEMPLATE
 from cos_controllers.observation import Expectation, Facts, Outcome, Ref, RouteTarget, Usage
 from cos_controllers.resolve import resolve
 
@@ -328,17 +328,28 @@ def test_a_blocked_component_keeps_its_gates_and_they_are_unknown() -> None:
 def test_a_pod_that_was_rendered_otherwise_is_not_blamed_for_it() -> None:
     world = gated_world()
     pod = world.objects[Ref("Pod", "cos-redis-0")]
-    pod["metadata"]["annotations"][ANNOTATION_TEMPLATE] = "of-another-version"
+    pod["metadata"]["annotations"][ANNOTATION_CONFIGURATION] = "of-another-version"
     world.examine(redis=Facts(configuration={}))
     world.step()
     (gate,) = [gate for gate in world.row("redis")["gates"] if gate["name"] == "ConfigurationInForce"]
     assert (gate["verdict"], gate["message"]) == ("Unknown", RENDERED_ANEW)
 
 
+def test_a_pod_that_differs_in_other_things_alone_is_held_to_its_configuration() -> None:
+    """One that runs by the digest of an image since a change was taken back, say."""
+    world = gated_world()
+    pod = world.objects[Ref("Pod", "cos-redis-0")]
+    pod["metadata"]["annotations"][ANNOTATION_TEMPLATE] = "of-another-image"
+    world.examine(redis=Facts(configuration={}))
+    world.step()
+    (gate,) = [gate for gate in world.row("redis")["gates"] if gate["name"] == "ConfigurationInForce"]
+    assert gate["verdict"] == "Failed"
+
+
 def test_a_container_that_read_the_new_rendering_is_believed() -> None:
     world = gated_world()
     pod = world.objects[Ref("Pod", "cos-redis-0")]
-    pod["metadata"]["annotations"][ANNOTATION_TEMPLATE] = "of-another-version"
+    pod["metadata"]["annotations"][ANNOTATION_CONFIGURATION] = "of-another-version"
     world.step()
     assert set(gates(world, "redis").values()) == {"Passed"}, "it reports what is wanted"
 
