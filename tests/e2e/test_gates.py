@@ -77,7 +77,7 @@ def test_a_stack_in_order_passes_every_gate_and_keeps_nothing_of_them(in_order: 
     peer = ("psql", "-h", "/var/run/postgresql", "-U", "postgres", "-XAt", "-d", "cos_gate", "-c")
     for component in ("postgres-prod", "postgres-dev"):
         count = in_order.run(
-            "exec", f"cos-{component}-0", "-n", NAMESPACE, "--", *peer, "SELECT count(*) FROM gate"
+            "exec", f"cos-{component}-0", "-n", NAMESPACE, "--", *peer, "SELECT count(*) FROM cos.gate"
         )
         assert count.stdout.strip() == "0"
 

@@ -27,10 +27,13 @@ _MAINTENANCE = "postgres"
 #: server of before has it too.
 GATE_DATABASE = "cos_gate"
 _GATE = (
-    "CREATE TABLE IF NOT EXISTS gate (id integer PRIMARY KEY, nonce text NOT NULL)",
-    "INSERT INTO gate VALUES (1, %s) ON CONFLICT (id) DO UPDATE SET nonce = excluded.nonce",
-    "SELECT nonce FROM gate WHERE id = 1",
-    "DELETE FROM gate",
+    # Of the operator's own, not `public`: that belongs to pg_database_owner, which a session over a reserved connection is
+    # not taken for. (The server looks at its roles before it knows the database, and keeps what it found.)
+    "CREATE SCHEMA IF NOT EXISTS cos",
+    "CREATE TABLE IF NOT EXISTS cos.gate (id integer PRIMARY KEY, nonce text NOT NULL)",
+    "INSERT INTO cos.gate VALUES (1, %s) ON CONFLICT (id) DO UPDATE SET nonce = excluded.nonce",
+    "SELECT nonce FROM cos.gate WHERE id = 1",
+    "DELETE FROM cos.gate",
 )
 #: SQLSTATE classes that tell of the gate's own place, and not of the server: no such database or schema, no such table
 #: or no right to it.
@@ -232,13 +235,14 @@ async def _ensure_gate(connection: AsyncConnection) -> None:
 async def _written(target: CheckTarget, admin: Login) -> tuple[str | None, str]:
     """Write, read back and delete: "" or what the server said; None, and why, if that says nothing of applications."""
     nonce = secrets.token_hex(8)
-    make, write, read, delete = _GATE
+    schema, table, write, read, delete = _GATE
     try:
         connection = await _connect(target, admin, GATE_DATABASE)
         async with connection:
             # A failure to keep what was acknowledged is one to serve, whatever the application's own setting.
             await connection.execute("SET synchronous_commit = on")
-            await connection.execute(make)
+            await connection.execute(schema)
+            await connection.execute(table)
             await connection.execute(write, (nonce,))
             found = await _rows(connection, read)
             await connection.execute(delete)
