@@ -27,8 +27,8 @@ _MAINTENANCE = "postgres"
 #: server of before has it too.
 GATE_DATABASE = "cos_gate"
 _GATE = (
-    # Of the operator's own, not `public`: that belongs to pg_database_owner, which a session over a reserved connection is
-    # not taken for. (The server looks at its roles before it knows the database, and keeps what it found.)
+    # Not in `public`: that belongs to pg_database_owner, of which a session over a reserved connection is no member.
+    # (The server looks at its roles before it knows the database, and keeps what it found.)
     "CREATE SCHEMA IF NOT EXISTS cos",
     "CREATE TABLE IF NOT EXISTS cos.gate (id integer PRIMARY KEY, nonce text NOT NULL)",
     "INSERT INTO cos.gate VALUES (1, %s) ON CONFLICT (id) DO UPDATE SET nonce = excluded.nonce",
