@@ -254,6 +254,7 @@ def _wait_for_addons(instance: Instance, supervisor: Supervisor) -> None:
             partial(api.deployment_is_available, namespace, name),
             f"Deployment {namespace}/{name} is not available: see 'kubectl -n {namespace} describe pods'",
             supervisor,
+            f"{namespace}_{name}-",
         )
     _wait(
         lambda: dns.answers(instance.dns_address),
@@ -262,11 +263,19 @@ def _wait_for_addons(instance: Instance, supervisor: Supervisor) -> None:
     )
 
 
-def _wait(ready: Callable[[], bool], problem: str, supervisor: Supervisor) -> None:
+def newest_pod_log(instance: Instance, pods: str) -> Path | None:
+    """What a container said last, of the pods whose names begin with ``namespace_pod``."""
+    found = instance.state.glob(f"*/pod-logs/{pods}*/*/*.log")
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def _wait(ready: Callable[[], bool], problem: str, supervisor: Supervisor, pods: str = "") -> None:
     deadline = time.monotonic() + ADDON_TIMEOUT_SECONDS
     while not ready():
         if time.monotonic() > deadline:
             log = supervisor.log(supervisor.instance.nodes(1)[0].daemon("kubelet"))
+            if pods:
+                log = newest_pod_log(supervisor.instance, pods) or log
             raise TestbedError(f"after {ADDON_TIMEOUT_SECONDS:.0f} s {problem}", log=log)
         time.sleep(0.2)
 

@@ -249,3 +249,18 @@ def test_a_dns_question_in_wire_format() -> None:
 )
 def test_a_dns_response_is_judged(response: bytes, *, good: bool) -> None:
     assert dns.has_answer(0x1234, response) is good
+
+
+def test_what_a_pod_said_last_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cos_testbed.instance.STATE_ROOT", tmp_path)
+    instance = Instance(index=9)
+    assert lifecycle.newest_pod_log(instance, "storage_provisioner-") is None
+    paths = [
+        instance.state / "node-0" / "pod-logs" / pod / "main" / "0.log"
+        for pod in ("storage_provisioner-1_uid", "storage_provisioner-2_uid", "storage_other-1_uid")
+    ]
+    for number, path in enumerate(paths):
+        path.parent.mkdir(parents=True)
+        path.write_text("said")
+        os.utime(path, (number, number))
+    assert lifecycle.newest_pod_log(instance, "storage_provisioner-") == paths[1]
