@@ -44,7 +44,7 @@ _BY_OUTCOME = {
 }
 
 #: Messages go into status and Events; an engine's own words are cut to this length.
-_MESSAGE_LIMIT = 800
+MESSAGE_LIMIT = 800
 #: Of a log the end tells most.
 _LOG_LIMIT = 400
 
@@ -107,10 +107,11 @@ def assess(wanted: Wanted, snapshot: Snapshot) -> Assessment:
         found = replace(found, reason=wanted.no_way_back.reason, message=text)
     elif wanted.failure:
         found = replace(found, message=f"{rolled_back_text(wanted)}; now: {found.message}")
-    return replace(found, message=_cut(found.message, _MESSAGE_LIMIT), effective_revision=effective)
+    return replace(found, message=cut(found.message), effective_revision=effective)
 
 
-def _cut(text: str, limit: int) -> str:
+def cut(text: str, limit: int = MESSAGE_LIMIT) -> str:
+    """The beginning of a text that is longer than `limit`, and a sign that it goes on."""
     return text if len(text) <= limit else f"{text[: limit - 1].rstrip(' :')}…"
 
 
@@ -208,7 +209,7 @@ def rolled_back_text(wanted: Wanted) -> str:
     if not (failure := wanted.failure):
         return ""
     return (
-        f"revision {failure.revision} did not serve in time ({failure.reason}: {_cut(failure.message, _LOG_LIMIT)}); "
+        f"revision {failure.revision} did not serve in time ({failure.reason}: {cut(failure.message, _LOG_LIMIT)}); "
         f"revision {wanted.revision} runs again: correct the spec, or write the old one back"
     )
 

@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 
 from cos_controllers.api.quantity import parse_quantity
 from cos_controllers.api.status import GateName, GateStatus, Verdict
+from cos_controllers.diagnose import cut
 from cos_controllers.names import ANNOTATION_CONFIGURATION
-from cos_controllers.observation import Expectation, Facts, Ref, RouteTarget, Snapshot, Usage, ref_of
+from cos_controllers.observation import Expectation, Facts, RouteTarget, Snapshot, Usage, ref_of
 from cos_controllers.pods import is_pod_ready, pods_of
+from cos_controllers.volumes import capacity
 from cos_controllers.wanted import Wanted
 
 #: Shares of a limit in percent, at which a headroom fails and below which it passes again: what hovers at a limit
@@ -34,7 +36,6 @@ DOES_NOT_SERVE = "it does not serve: "
 NOT_ASKED = "not asked: "
 RENDERED_ANEW = "what is rendered now comes into force with the pod's next restart"
 RELOADING = "the engine has yet to read its new configuration"
-_MESSAGE_LIMIT = 800
 
 
 class Judgement(NamedTuple):
@@ -86,8 +87,7 @@ def expectation(wanted: Wanted, snapshot: Snapshot) -> Expectation:
         for pod in pods_of(wanted, snapshot)
         if is_pod_ready(pod)
     }
-    claim = snapshot.objects.get(Ref("PersistentVolumeClaim", wanted.claim)) or {}
-    size = ((claim.get("status") or {}).get("capacity") or {}).get("storage")
+    size = capacity(wanted.claim, snapshot.objects)
     if not expected.reloads and not rendered <= {expected.rendering}:
         otherwise = RENDERED_ANEW
     elif any(
@@ -117,7 +117,7 @@ def judge(
             verdict, message = Verdict.UNKNOWN, NOT_LOOKED_AT
         else:
             verdict, message = _verdict(name, expected, facts, status, now)
-            message = _cut(message)
+            message = cut(message)
             if name is GateName.SERVING and status and _same_words(status.message, message):
                 message = status.message
         found.append(Judgement(name, verdict, message))
@@ -169,7 +169,7 @@ def _configuration(
     told = ", ".join(
         f"{name} is {value}, not {expected.configuration[name]}" for name, value in wrong.items()
     )
-    message = _cut(f"the engine runs with another configuration than was rendered: {told}")
+    message = cut(f"the engine runs with another configuration than was rendered: {told}")
     if expected.reloads and not _is_overdue(before, message, now):
         return Verdict.UNKNOWN, RELOADING
     return Verdict.FAILED, message
@@ -207,7 +207,3 @@ def _routes(expected: Sequence[RouteTarget], found: Mapping[str, str | None]) ->
 def _same_words(message: str, other: str) -> bool:
     """Whether two messages differ in figures alone: an engine names a file, or an amount, that is another each time."""
     return re.sub(r"\d+", "", message) == re.sub(r"\d+", "", other)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _MESSAGE_LIMIT else f"{text[: _MESSAGE_LIMIT - 1].rstrip(' :')}…"

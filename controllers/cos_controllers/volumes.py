@@ -77,10 +77,17 @@ def lost_volume(instance: str, claim: str, objects: Mapping[Ref, Manifest]) -> P
     return None
 
 
+def capacity(claim: str, objects: Mapping[Ref, Manifest]) -> str | None:
+    """The size that a volume has, a quantity; None while it has none."""
+    live = objects.get(Ref("PersistentVolumeClaim", claim)) or {}
+    found: str | None = ((live.get("status") or {}).get("capacity") or {}).get("storage")
+    return found
+
+
 def growth(claim: str, objects: Mapping[Ref, Manifest]) -> Problem | None:
     """A volume that has not grown yet to what is asked of it."""
     live = objects.get(Ref("PersistentVolumeClaim", claim)) or {}
-    has = ((live.get("status") or {}).get("capacity") or {}).get("storage")
+    has = capacity(claim, objects)
     asked = ((live.get("spec") or {}).get("resources") or {}).get("requests", {}).get("storage")
     if not has or not asked or parse_quantity(has) >= parse_quantity(asked):
         return None

@@ -47,13 +47,18 @@ def _client(target: CheckTarget, login: Login, seconds: float) -> Redis:
     )
 
 
+def _is_full(error: exceptions.RedisError | OSError) -> bool:
+    """Whether every connection is taken."""
+    return isinstance(error, exceptions.MaxConnectionsError) or _FULL in str(error)
+
+
 def judge(error: exceptions.RedisError | OSError) -> CheckResult:
     """The outcome of an error that the server answered with, or of none."""
     text = str(error)
     outcome = Outcome.NOT_ANSWERING
     if isinstance(error, exceptions.AuthenticationError):
         outcome = Outcome.CREDENTIALS_REFUSED
-    elif isinstance(error, exceptions.MaxConnectionsError) or _FULL in text:
+    elif _is_full(error):
         outcome = Outcome.SERVING
     elif isinstance(error, exceptions.ResponseError) and text.startswith("MISCONF"):
         outcome = Outcome.READ_ONLY
@@ -84,23 +89,24 @@ class RedisClient:
                 info = await client.info()
                 found = await _configuration(client, target.expected.configuration)
                 storage = storage_of(info, found or {}, target.expected.capacity)
-                wrong, full = troubles(info), is_nearly_full(storage)
-                # What cannot keep what it takes is not given more; that it cannot is told already.
-                tried = not wrong and not full
+                wrong, serving, unknown = troubles(info), None, ""
+                if is_nearly_full(storage):
+                    unknown = NOT_WRITTEN
+                elif wrong:
+                    # What cannot keep what it takes is not given more; that it cannot is told already.
+                    unknown = "nothing was written: it is not in health"
+                else:
+                    serving = await _written(client)
                 return Facts(
-                    serving=await _written(client) if tried else None,
+                    serving=serving,
                     troubles=wrong,
                     configuration=found,
                     connections=connections(info, found or target.expected.configuration),
                     storage=storage,
-                    unknown=NOT_WRITTEN
-                    if full
-                    else "nothing was written: it is not in health"
-                    if wrong
-                    else "",
+                    unknown=unknown,
                 )
         except (exceptions.RedisError, OSError) as error:
-            if isinstance(error, exceptions.MaxConnectionsError) or _FULL in str(error):
+            if _is_full(error):
                 most = int(target.expected.configuration.get("maxclients", RESERVED_CLIENTS + 1))
                 limit = most - RESERVED_CLIENTS
                 return Facts(connections=Usage(most, limit), unknown="every connection is taken")
