@@ -27,6 +27,7 @@ _CONDUCT = {
     "progress_deadline_seconds",
     "rollback",
     "revision_history_limit",
+    "probes",
 }
 
 #: In these, empty is not the same as absent.

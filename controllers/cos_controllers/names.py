@@ -33,6 +33,11 @@ ANNOTATION_DATA_VERSION = f"{GROUP}/data-version"
 ANNOTATION_GOOD = f"{GROUP}/good"
 ANNOTATION_FAILED = f"{GROUP}/failed"
 
+#: On a Job that makes load and on its pods: its StackProbe, and the stack. Not `LABEL_STACK`: they are no children of
+#: the stack that its reconcile would look at.
+LABEL_PROBE = f"{GROUP}/probe"
+LABEL_PROBED_STACK = f"{GROUP}/probed-stack"
+
 #: Selects every object that the operator made, in all stacks.
 SELECTOR_MANAGED = f"{LABEL_MANAGED_BY}={MANAGER}"
 
@@ -85,6 +90,22 @@ def stack_labels(stack: str) -> dict[str, str]:
 def stack_selector(stack: str) -> str:
     """Label selector for the children of one stack (in its namespace)."""
     return f"{SELECTOR_MANAGED},{LABEL_STACK}={stack}"
+
+
+def probe_labels(stack: str, probe: str) -> dict[str, str]:
+    """The labels of a probe's Job and of its pods."""
+    return {
+        LABEL_MANAGED_BY: MANAGER,
+        LABEL_NAME: "cos-probe",
+        LABEL_PART_OF: stack,
+        LABEL_PROBED_STACK: stack,
+        LABEL_PROBE: probe,
+    }
+
+
+def probes_selector(stack: str) -> str:
+    """Label selector for the Jobs that probe one stack (in its namespace), and for their pods."""
+    return f"{SELECTOR_MANAGED},{LABEL_PROBED_STACK}={stack}"
 
 
 def selector_labels(stack: str, component: str, engine: str) -> dict[str, str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import ValidationError
 
-from cos_controllers.api.stack import CosStack, CosStackSpec, Metadata
+from cos_controllers.api.metadata import Metadata
+from cos_controllers.api.stack import CosStack, CosStackSpec
 from cos_controllers.api.status import CosStackStatus
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import API_VERSION

@@ -47,6 +47,7 @@ from cos_operator.kube_errors import (
 from cos_operator.kube_kinds import (
     CHILD_KINDS,
     KINDS,
+    PROBE_KINDS,
     WATCHED_KINDS,
     Kind,
     collection_path,
@@ -60,6 +61,7 @@ from cos_operator.writes import Writes
 __all__ = [
     "CHILD_KINDS",
     "KINDS",
+    "PROBE_KINDS",
     "READ_TIMEOUT",
     "WATCHED_KINDS",
     "WRITE_TIMEOUT",

@@ -35,6 +35,7 @@ class Kind(NamedTuple):
 #: The kinds that the operator uses, and no others.
 KINDS: Mapping[str, Kind] = {
     "CosStack": Kind(API_VERSION, "cosstacks"),
+    "StackProbe": Kind(API_VERSION, "stackprobes"),
     "Secret": Kind("v1", "secrets"),
     "ConfigMap": Kind("v1", "configmaps"),
     "Service": Kind("v1", "services"),
@@ -45,6 +46,7 @@ KINDS: Mapping[str, Kind] = {
     "ControllerRevision": Kind("apps/v1", "controllerrevisions"),
     "StatefulSet": Kind("apps/v1", "statefulsets"),
     "Deployment": Kind("apps/v1", "deployments"),
+    "Job": Kind("batch/v1", "jobs"),
     "PodDisruptionBudget": Kind("policy/v1", "poddisruptionbudgets"),
     "Lease": Kind("coordination.k8s.io/v1", "leases"),
     "CustomResourceDefinition": Kind(
@@ -64,6 +66,8 @@ WATCHED_KINDS = (
     "Deployment",
     "PodDisruptionBudget",
 )
+#: Kinds whose changes are for those who look after probes.
+PROBE_KINDS = ("StackProbe", "Job")
 #: Kinds of which a stack has children. Nobody but the operator has a reason to touch a revision.
 CHILD_KINDS = (*WATCHED_KINDS, "ControllerRevision")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from importlib.metadata import version as installed
@@ -42,6 +43,20 @@ def run(
     except (SettingsError, CredentialsError) as error:
         typer.echo(f"cos-operator: {error}", err=True)
         raise typer.Exit(2) from error
+
+
+@app.command()
+def probe() -> None:
+    """Make the load that COS_PROBE_ORDER asks for, and report what was measured. Run by the Job of a StackProbe."""
+    from cos_controllers.probes.checks import ORDER, Order  # noqa: PLC0415 - only here: it takes seconds
+    from cos_operator.probe.runner import run as run_probe  # noqa: PLC0415 - likewise
+
+    try:
+        order = Order.model_validate_json(os.environ.get(ORDER, ""))
+    except ValueError as error:
+        typer.echo(f"cos-operator: {ORDER} is not an order: {error}", err=True)
+        raise typer.Exit(2) from error
+    run_probe(order)
 
 
 @app.command()

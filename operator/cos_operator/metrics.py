@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
@@ -11,6 +12,7 @@ from cos_controllers.api.status import ConditionStatus, CosStackStatus, Verdict
 
 if TYPE_CHECKING:
     # The CLI's client counts requests too, and does without the models of Kubernetes.
+    from cos_controllers.api.probe import StackProbe
     from cos_controllers.observation import Facts
 
 #: Everything that `/metrics` exposes; a registry of our own, so that no library adds to it unnoticed.
@@ -144,6 +146,43 @@ ROLLBACKS = Counter(
     registry=REGISTRY,
 )
 
+PROBES = Counter(
+    "cos_probe_runs_total",
+    "Probes of the stack that have ended, by phase: Successful, Failed, Inconclusive or Error.",
+    ("namespace", "stack", "phase"),
+    registry=REGISTRY,
+)
+PROBE_LATENCY = Gauge(
+    "cos_probe_latency_seconds",
+    "Time from when a request was due to its answer, by the newest probe that says so; quantile 1 is the slowest.",
+    ("namespace", "stack", "check", "quantile"),
+    registry=REGISTRY,
+)
+PROBE_RATE = Gauge(
+    "cos_probe_operations_per_second",
+    "Requests that succeeded, a second, by the newest probe that says so.",
+    ("namespace", "stack", "check"),
+    registry=REGISTRY,
+)
+PROBE_ERRORS = Gauge(
+    "cos_probe_error_ratio",
+    "Share of requests that failed, 0 to 1, by the newest probe that says so.",
+    ("namespace", "stack", "check"),
+    registry=REGISTRY,
+)
+PROBE_GROWTH = Gauge(
+    "cos_probe_memory_growth_bytes",
+    "By how much the engine's memory grew during the newest probe that says so.",
+    ("namespace", "stack", "component"),
+    registry=REGISTRY,
+)
+PROBED_AT = Gauge(
+    "cos_probe_completion_timestamp_seconds",
+    "When the newest probe that measured everything had ended, in seconds since 1970.",
+    ("namespace", "stack"),
+    registry=REGISTRY,
+)
+
 _DESCRIBED = (
     INFO,
     LEADER,
@@ -166,11 +205,18 @@ _DESCRIBED = (
     STORAGE,
     STORAGE_LIMIT,
     ROLLBACKS,
+    PROBES,
+    PROBE_LATENCY,
+    PROBE_RATE,
+    PROBE_ERRORS,
+    PROBE_GROWTH,
+    PROBED_AT,
 )
 #: Series of a stack that say how it is now.
 _OF_COMPONENTS = (COMPONENT_READY, COMPONENT_SERVING, COMPONENT_CHANGING)
 _OF_USAGE = (CONNECTIONS, CONNECTIONS_LIMIT, STORAGE, STORAGE_LIMIT)
 _PRESENT = (STACK_CONDITION, RECONCILE_FAILING, *_OF_COMPONENTS, COMPONENT_REASON, GATE, *_OF_USAGE)
+_OF_PROBES = (PROBE_LATENCY, PROBE_RATE, PROBE_ERRORS, PROBE_GROWTH, PROBED_AT)
 _BY_VERDICT = {Verdict.PASSED: 1, Verdict.FAILED: 0, Verdict.UNKNOWN: -1}
 _BY_STATUS = {ConditionStatus.TRUE: 1, ConditionStatus.FALSE: 0, ConditionStatus.UNKNOWN: -1}
 
@@ -179,6 +225,8 @@ _BY_STATUS = {ConditionStatus.TRUE: 1, ConditionStatus.FALSE: 0, ConditionStatus
 _rows: dict[tuple[str, str], dict[str, str]] = {}
 _gates: dict[tuple[str, str], set[tuple[str, str]]] = {}
 _usages: dict[tuple[str, str], set[tuple[Gauge, str]]] = {}
+#: Stacks that have probes.
+_probed: set[tuple[str, str]] = set()
 
 
 def set_stack(namespace: str, stack: str, status: CosStackStatus) -> None:
@@ -225,6 +273,42 @@ def set_usages(namespace: str, stack: str, facts: Mapping[str, Facts]) -> None:
     _usages[namespace, stack] = set(found)
 
 
+def set_probes(namespace: str, stack: str, probes: Sequence[StackProbe]) -> None:
+    """Record what the ended `probes` of a stack measured, of each check the newest; all else goes away."""
+    ended = sorted(
+        (probe.status for probe in probes if probe.status.completion_time),
+        key=lambda status: status.completion_time or "",
+    )
+    for metric in _OF_PROBES:
+        metric.remove_by_labels({"namespace": namespace, "stack": stack})
+    _probed.discard((namespace, stack))
+    if probes:
+        _probed.add((namespace, stack))
+    for check in {row.name: row for status in ended for row in status.checks if row.latency}.values():
+        latency, name = check.latency, (namespace, stack, check.name)
+        assert latency  # noqa: S101 - see above
+        for quantile, value in (
+            ("0.5", latency.p50_microseconds),
+            ("0.95", latency.p95_microseconds),
+            ("0.99", latency.p99_microseconds),
+            ("1", latency.max_microseconds),
+        ):
+            PROBE_LATENCY.labels(*name, quantile).set(value / 1e6)
+        PROBE_RATE.labels(*name).set(check.operations * 1000 / max(check.elapsed_milliseconds, 1))
+        PROBE_ERRORS.labels(*name).set(check.errors / max(check.operations + check.errors, 1))
+    for row in {row.name: row for status in ended for row in status.components}.values():
+        if row.memory_growth_bytes is not None:
+            PROBE_GROWTH.labels(namespace, stack, row.name).set(row.memory_growth_bytes)
+    times = [status.completion_time for status in ended if status.phase == "Successful"]
+    if times and times[-1]:
+        PROBED_AT.labels(namespace, stack).set(datetime.fromisoformat(times[-1]).timestamp())
+
+
+def probed_stacks() -> frozenset[tuple[str, str]]:
+    """Namespace and name of every stack that has probes."""
+    return frozenset(_probed)
+
+
 def set_failing(namespace: str, stack: str, *, failing: bool) -> None:
     """Record whether the last look at a stack failed. One that succeeded and found no stack leaves nothing."""
     if failing:
@@ -237,7 +321,7 @@ def remove_stack(namespace: str, stack: str) -> None:
     """Remove every series of a deleted stack. A stack without any is fine."""
     for known in (_rows, _gates, _usages):
         known.pop((namespace, stack), None)
-    for metric in (*_PRESENT, ROLLBACKS):
+    for metric in (*_PRESENT, ROLLBACKS, PROBES):
         metric.remove_by_labels({"namespace": namespace, "stack": stack})
 
 

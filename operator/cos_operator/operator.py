@@ -5,23 +5,31 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import version
 
 import structlog
 
+from cos_controllers.api.stack import CosStack
+from cos_controllers.api.status import ConditionType, CosStackStatus
 from cos_operator import collector, fence, metrics
 from cos_operator.echoes import Echoes
 from cos_operator.engines.base import EngineClient
 from cos_operator.engines.registry import CLIENTS
-from cos_operator.kube import Kube
+from cos_operator.key import Key
+from cos_operator.kube import PROBE_KINDS, Kube
 from cos_operator.lease import Elector
+from cos_operator.probing import Prober, probed
 from cos_operator.pulse import Pulse
 from cos_operator.queue import WorkQueue
-from cos_operator.reconcile import Key, Reconciler
+from cos_operator.reconcile import Reconciler
 from cos_operator.resync import Resync
 from cos_operator.server import HealthServer, Verdict
 from cos_operator.settings import OperatorSettings
 from cos_operator.watch import Hint, Watcher
+
+#: Longest delay until what could not be done for a probe is tried again.
+_PROBE_RETRY_SECONDS = 30.0
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -64,6 +72,15 @@ class Operator:
             self._queue.add,
             settings.resync_seconds,
         )
+        # Of their own: a run that waits for an engine must keep no stack waiting.
+        self._probes: WorkQueue[Key] = WorkQueue(cap=_PROBE_RETRY_SECONDS)
+        self._probe_resync: Resync[Key] = Resync(
+            settings.namespaces or (None,),
+            partial(probed, kube),
+            self._probes.add,
+            settings.resync_seconds,
+        )
+        self._settled: dict[Key, tuple[object, ...]] = {}
         self._elector = Elector(
             lease_kube,
             settings.home_namespace(),
@@ -99,7 +116,7 @@ class Operator:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         async with self._health:
-            self._watcher.start(self._hint, self._resync.ask)
+            self._watcher.start(self._hint, self._ask)
             log.info(
                 "started",
                 version=version("cos-operator"),
@@ -133,26 +150,36 @@ class Operator:
         # What another leader wrote until now may not have come to the cache that a read is answered from.
         self._kube.versions.forget()
         self._echoes.forget()
-        self._resync.ask()
+        self._settled.clear()
+        self._ask()
         pulse: Pulse[Key] = Pulse(
             self._clients,
             lambda key, urgent: self._queue.add(key, urgent=urgent),
             told=lambda key, facts: metrics.set_usages(key.namespace, key.name, facts),
         )
         serve = self._queue.run(
-            Reconciler(self._kube, self._clients, pulse=pulse, echoes=self._echoes),
+            Reconciler(self._kube, self._clients, pulse=pulse, echoes=self._echoes, looked=self._looked),
+            self._settings.workers,
+            self._settings.reconcile_timeout_seconds,
+        )
+        probe = self._probes.run(
+            Prober(self._kube, self._clients, pulse.targets, self._settings.probe_image),
             self._settings.workers,
             self._settings.reconcile_timeout_seconds,
         )
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._resync.run())
+                group.create_task(self._probe_resync.run())
                 group.create_task(serve)
+                group.create_task(probe)
                 group.create_task(pulse.run())
         finally:
             # Another process tells of the stacks from now on.
             for key in metrics.stacks():
                 metrics.remove_stack(*key)
+            for key in metrics.probed_stacks():
+                metrics.set_probes(*key, ())
 
     async def _stacks(self, namespace: str | None) -> dict[Key, bool]:
         """Every stack of a namespace, or of the cluster, and whether nobody has looked at its present spec yet."""
@@ -165,12 +192,31 @@ class Operator:
             stacks[key] = status.get("observedGeneration") != metadata.get("generation")
         return stacks
 
+    def _ask(self) -> None:
+        """Look at everything: nobody knows what was missed."""
+        self._resync.ask()
+        self._probe_resync.ask()
+
+    def _looked(self, key: Key, stack: CosStack, status: CosStackStatus) -> None:
+        """A stack that is to be probed by itself, and has come to rest, or changed, may be due."""
+        wanted = stack.spec.probes
+        if not (wanted.after_change or wanted.interval_seconds):
+            self._settled.pop(key, None)
+            return
+        ready = [item.status for item in status.conditions if item.type == ConditionType.READY]
+        settled = (stack.metadata.generation, status.revision, *ready)
+        if self._settled.get(key) != settled:
+            self._settled[key] = settled
+            self._probes.add(key)
+
     def _hint(self, hint: Hint) -> None:
         # Who begins to lead looks at every stack, so a standby needs to remember none.
         key = Key(hint.namespace, hint.stack)
         if self._leading:
             self._kube.versions.met(hint.kind, hint.version)
-            if not self._echoes.is_echo(key, hint.state):
+            if hint.kind in PROBE_KINDS:
+                self._probes.add(key)
+            elif not self._echoes.is_echo(key, hint.state):
                 self._queue.add(key)
 
     async def _is_alive(self) -> Verdict:

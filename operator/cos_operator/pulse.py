@@ -147,6 +147,11 @@ class Pulse(Generic[K]):
         self._check_patience.reset(key)
         self._examine_patience.reset(key)
 
+    def targets(self, key: K) -> tuple[CheckTarget, ...]:
+        """The engines of `key` that are asked; none before its first run."""
+        followed = self._followed.get(key)
+        return followed.targets if followed else ()
+
     def known(self, key: K, targets: Sequence[CheckTarget]) -> dict[str, Facts]:
         """What is known of those `targets` that have been examined, by component."""
         found = self._found.get(key, {})

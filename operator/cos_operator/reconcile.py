@@ -8,11 +8,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import structlog
 
-from cos_controllers.api.stack import CosStack, Metadata
+from cos_controllers.api.metadata import Metadata
+from cos_controllers.api.stack import CosStack
 from cos_controllers.api.status import CosStackStatus, Reason
 from cos_controllers.conditions import (
     Notice,
@@ -30,6 +31,7 @@ from cos_operator import metrics
 from cos_operator.echoes import Echoes, state
 from cos_operator.engines.base import EngineClient
 from cos_operator.execute import execute
+from cos_operator.key import Key
 from cos_operator.kube import Kube, KubeError
 from cos_operator.lease import NotLeader
 from cos_operator.observe import children, observe
@@ -40,20 +42,11 @@ log = structlog.stdlib.get_logger(__name__)
 T = TypeVar("T")
 
 
-class Key(NamedTuple):
-    """Namespace and name of a stack: what the queue holds."""
-
-    namespace: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
-
-
 class Reconciler:
     """Brings stacks to their spec, one call a stack.
 
-    `pulse` is told which engines to go on asking, `echoes` as what each stack is left.
+    `pulse` is told which engines to go on asking, `echoes` as what each stack is left, `looked` of each stack that was
+    looked at, with the status that it is left with.
     """
 
     def __init__(
@@ -63,12 +56,14 @@ class Reconciler:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         pulse: Pulse[Key] | None = None,
         echoes: Echoes[Key] | None = None,
+        looked: Callable[[Key, CosStack, CosStackStatus], None] = lambda *_: None,
     ) -> None:
         self._kube = kube
         self._clients = clients
         self._now = now
         self._pulse = pulse or Pulse(clients, lambda _, __: None)
         self._echoes: Echoes[Key] = echoes or Echoes()
+        self._looked = looked
 
     async def __call__(self, key: Key) -> float | None:
         """Reconcile once. Returns the seconds until the next look, None for a stack that is gone.
@@ -127,6 +122,7 @@ class Reconciler:
         outcome = await execute(self._kube, key.namespace, decided, self._clients)
         status = with_refusals(stack, decided.status, outcome.refusals, self._now())
         await self._report(stack, raw, status)
+        self._looked(key, stack, status)
         for row in rolled_back(stack, status):
             metrics.ROLLBACKS.labels(key.namespace, key.name, row.name).inc()
         for notice in (*decided.notices, *turned(stack, status)):

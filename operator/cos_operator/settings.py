@@ -71,6 +71,9 @@ class OperatorSettings(BaseSettings):
     )
     http_host: str = Field(default="", description="Address that health and metrics listen on. Empty: all.")
     http_port: int = Field(default=8080, ge=0, le=65535, description="Port for it. 0: any free one.")
+    probe_image: str = Field(
+        default="", description="Image of the Jobs that make load: the operator's own. Empty: no probes."
+    )
     workers: int = Field(default=4, ge=1, le=64, description="Stacks that are reconciled at once.")
     resync_seconds: float = Field(
         default=600, gt=0, le=600, description="Longest time until a stack is looked at without an event."

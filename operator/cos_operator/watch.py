@@ -20,10 +20,10 @@ import aiohttp
 import kopf
 import structlog
 
-from cos_controllers.names import GROUP, LABEL_STACK, SELECTOR_MANAGED
+from cos_controllers.names import GROUP, LABEL_PROBED_STACK, LABEL_STACK, SELECTOR_MANAGED
 from cos_operator import metrics
 from cos_operator.echoes import state
-from cos_operator.kube import KINDS, WATCHED_KINDS, Endpoint, Forbidden, Kube, KubeError
+from cos_operator.kube import KINDS, PROBE_KINDS, WATCHED_KINDS, Endpoint, Forbidden, Kube, KubeError
 from cos_operator.watch_streams import Streams
 
 log = structlog.stdlib.get_logger(__name__)
@@ -90,7 +90,7 @@ class _NoProgress(kopf.ProgressStorage):
 
 
 class Watcher:
-    """Watches all stacks and their children, in `namespaces` or, if there are none, in the whole cluster.
+    """Watches all stacks, their children and their probes, in `namespaces` or, if there are none, in the whole cluster.
 
     `kubeconfig` and `context` as for `Kube.connect`. It needs the rights to list and watch, no others.
     """
@@ -101,7 +101,9 @@ class Watcher:
         self._namespaces = tuple(namespaces)
         self._kubeconfig = kubeconfig
         self._context = context
-        self._streams = Streams((STACK_KIND, *WATCHED_KINDS), self._namespaces, self._hand_over_gap)
+        self._streams = Streams(
+            (STACK_KIND, *WATCHED_KINDS, *PROBE_KINDS), self._namespaces, self._hand_over_gap
+        )
         self._thread = threading.Thread(target=self._supervise, name="watch", daemon=True)
         self._stopping = threading.Event()
         self._home: asyncio.AbstractEventLoop | None = None
@@ -278,6 +280,8 @@ class Watcher:
         self._register(registry, STACK_KIND, lambda event: event["name"])
         for kind in WATCHED_KINDS:
             self._register(registry, kind, lambda event: event["labels"].get(LABEL_STACK))
+        self._register(registry, "StackProbe", lambda event: event["spec"].get("stackRef", {}).get("name"))
+        self._register(registry, "Job", lambda event: event["labels"].get(LABEL_PROBED_STACK))
         return registry
 
     def _register(
@@ -351,7 +355,7 @@ def _settings() -> kopf.OperatorSettings:
     # Idle workers keep their slots of a limit: none is set, and they end at once.
     settings.queueing.worker_limit = None
     settings.queueing.idle_timeout = 0.05
-    for kind in WATCHED_KINDS:
+    for kind in (*WATCHED_KINDS, "Job"):
         resource = KINDS[kind]
         key = (resource.group, resource.version, resource.plural)
         settings.watching.label_selectors[key] = SELECTOR_MANAGED

@@ -20,8 +20,9 @@ from cos_operator.cli.documents import spec_diff
 from cos_operator.cli.errors import CliError
 from cos_operator.cli.session import FIELD_MANAGER, replace_spec
 from cos_operator.engines.base import EngineClient
+from cos_operator.key import Key
 from cos_operator.kube import CHILD_KINDS, Kube
-from cos_operator.reconcile import Key, Reconciler
+from cos_operator.reconcile import Reconciler
 
 #: Nothing is asked: no pod ever becomes ready here.
 NO_CLIENTS: Mapping[str, EngineClient] = {}

@@ -14,8 +14,9 @@ from conftest import Kubectl
 from cos_controllers.k8s import Manifest
 from cos_operator import metrics
 from cos_operator.engines.base import EngineClient
+from cos_operator.key import Key
 from cos_operator.kube import CHILD_KINDS, Kube
-from cos_operator.reconcile import Key, Reconciler
+from cos_operator.reconcile import Reconciler
 
 #: Nothing is due to be asked: no pod ever becomes ready here.
 NO_CLIENTS: Mapping[str, EngineClient] = {}

@@ -41,6 +41,9 @@ class Serving:
     async def provision(self, _: CheckTarget) -> None:
         return
 
+    async def tidy(self, _: CheckTarget) -> None:
+        return
+
 
 class RecordingKube(Kube):
     """Notes each write before it is sent. Its cost (about 0.1 ms a write) is counted as the operator's."""

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
 
 from cos_controllers.api.model import ApiModel
+from cos_controllers.api.probe import StackProbe, StackProbeSpec, StackProbeStatus
 from cos_controllers.api.stack import CosStack, CosStackSpec
 from cos_controllers.api.status import CosStackStatus
 from cos_controllers.k8s import Manifest
@@ -20,46 +22,84 @@ Schema = dict[str, Any]
 #: JSON schema keywords that have no place in a structural schema.
 _DROPPED = frozenset({"title", "additionalProperties", "discriminator"})
 
-_PRINTER_COLUMNS = [
-    {"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Ready')].status"},
-    {"name": "Components", "type": "string", "jsonPath": ".status.summary"},
-    {"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Ready')].reason"},
-    {
-        "name": "Gates",
-        "type": "string",
-        "priority": 1,
-        "jsonPath": ".status.conditions[?(@.type=='GatesPassed')].status",
-    },
-    {
-        "name": "Message",
-        "type": "string",
-        "priority": 1,
-        "jsonPath": ".status.conditions[?(@.type=='Ready')].message",
-    },
-    {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
-]
+
+@dataclass(frozen=True)
+class _Kind:
+    """A kind of ours: its models, and how `kubectl` shows it."""
+
+    model: type[CosStack | StackProbe]
+    spec: type[ApiModel]
+    status: type[ApiModel]
+    short_name: str
+    columns: tuple[Schema, ...]
 
 
-def stack_crd() -> Manifest:
-    """The CustomResourceDefinition of `CosStack`."""
+def _column(name: str, path: str, *, kind: str = "string", wide: bool = False) -> Schema:
+    return {"name": name, "type": kind, "jsonPath": path} | ({"priority": 1} if wide else {})
+
+
+def _condition(kind: str, field: str) -> str:
+    return f".status.conditions[?(@.type=='{kind}')].{field}"
+
+
+_AGE = _column("Age", ".metadata.creationTimestamp", kind="date")
+_KINDS = (
+    _Kind(
+        CosStack,
+        CosStackSpec,
+        CosStackStatus,
+        "cos",
+        (
+            _column("Ready", _condition("Ready", "status")),
+            _column("Components", ".status.summary"),
+            _column("Reason", _condition("Ready", "reason")),
+            _column("Gates", _condition("GatesPassed", "status"), wide=True),
+            _column("Message", _condition("Ready", "message"), wide=True),
+            _AGE,
+        ),
+    ),
+    _Kind(
+        StackProbe,
+        StackProbeSpec,
+        StackProbeStatus,
+        "cosprobe",
+        (
+            _column("Stack", ".spec.stackRef.name"),
+            _column("Phase", ".status.phase"),
+            _column("Revision", ".status.stackRevision", kind="integer", wide=True),
+            _column("Message", ".status.message"),
+            _AGE,
+        ),
+    ),
+)
+
+
+def definitions() -> list[Manifest]:
+    """The CustomResourceDefinitions of all kinds of ours."""
+    return [_definition(kind) for kind in _KINDS]
+
+
+def _definition(kind: _Kind) -> Manifest:
+    name = kind.model.__name__
+    singular = name.lower()
     schema: Schema = {
         "type": "object",
-        "description": " ".join((CosStack.__doc__ or "").split()),
+        "description": " ".join((kind.model.__doc__ or "").split()),
         "required": ["spec"],
         "properties": {
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
-            "spec": model_schema(CosStackSpec),
-            "status": model_schema(CosStackStatus, defaults=False),
+            "spec": model_schema(kind.spec),
+            "status": model_schema(kind.status, defaults=False),
         },
-        "x-kubernetes-validations": [rule.schema() for rule in CosStack.rules],
+        "x-kubernetes-validations": [rule.schema() for rule in kind.model.rules],
     }
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": {
-            "name": f"cosstacks.{GROUP}",
+            "name": f"{singular}s.{GROUP}",
             # Uninstalling the operator deletes no stack.
             "annotations": {
                 "helm.sh/resource-policy": "keep",
@@ -70,11 +110,11 @@ def stack_crd() -> Manifest:
             "group": GROUP,
             "scope": "Namespaced",
             "names": {
-                "kind": "CosStack",
-                "listKind": "CosStackList",
-                "plural": "cosstacks",
-                "singular": "cosstack",
-                "shortNames": ["cos"],
+                "kind": name,
+                "listKind": f"{name}List",
+                "plural": f"{singular}s",
+                "singular": singular,
+                "shortNames": [kind.short_name],
                 "categories": ["cos-stack"],
             },
             "versions": [
@@ -83,7 +123,7 @@ def stack_crd() -> Manifest:
                     "served": True,
                     "storage": True,
                     "subresources": {"status": {}},
-                    "additionalPrinterColumns": _PRINTER_COLUMNS,
+                    "additionalPrinterColumns": list(kind.columns),
                     "schema": {"openAPIV3Schema": schema},
                 }
             ],

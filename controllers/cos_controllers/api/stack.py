@@ -22,7 +22,9 @@ from cos_controllers.api.common import (
     Storage,
     StringMap,
 )
+from cos_controllers.api.metadata import Metadata
 from cos_controllers.api.model import ApiModel, Rule
+from cos_controllers.api.probe import Probes
 from cos_controllers.api.quantity import is_positive_quantity, parse_quantity
 from cos_controllers.api.status import CosStackStatus
 
@@ -376,6 +378,8 @@ class CosStackSpec(ApiModel):
     """Earlier revisions that are kept, besides those in which a component last served."""
     images: Images = Images()
     """Where images come from."""
+    probes: Probes = Probes()
+    """When load is made to measure the stack: `StackProbe` objects that the operator creates by itself."""
     postgres: Annotated[
         list[PostgresSpec], Field(max_length=8, json_schema_extra={"x-list-map-keys": ["name"]})
     ] = []
@@ -410,21 +414,6 @@ class CosStackSpec(ApiModel):
             field_path=".traefik.routes",
         ),
     )
-
-
-class Metadata(ApiModel):
-    """What the operator reads of an object's metadata."""
-
-    name: str
-    """Name of the object."""
-    namespace: str = ""
-    """Namespace of the object."""
-    uid: str = ""
-    """UID that the API server gave."""
-    generation: int = 0
-    """Generation of the spec."""
-    deletion_timestamp: str | None = None
-    """When deletion was asked for (RFC 3339)."""
 
 
 class CosStack(ApiModel):

@@ -31,6 +31,8 @@ class ConditionType(StrEnum):
     """Nothing will change until a person acts; the message says what to do."""
     GATES_PASSED = "GatesPassed"
     """Every gate of every component passes. It decides neither Ready nor Available."""
+    COMPLETE = "Complete"
+    """Of a `StackProbe`: it has ended, in whatever phase."""
 
 
 class Verdict(StrEnum):

@@ -21,6 +21,10 @@ NOT_WRITTEN = "nothing was written: the volume is nearly full"
 PROVISION_SECONDS = 20.0
 
 
+#: Limit of one attempt to clear what probes left. What is left of it is for the next attempt.
+TIDY_SECONDS = 20.0
+
+
 class EngineError(Exception):
     """An engine refused or failed to do something. The message is for a person and holds no secret."""
 
@@ -50,4 +54,10 @@ class EngineClient(Asked, Protocol):
         """Bring the application's account to what `target.credentials.app` says, as the administrator.
 
         Idempotent; ends within `PROVISION_SECONDS`. Raises `EngineError`.
+        """
+
+    async def tidy(self, target: CheckTarget) -> None:
+        """Remove what probes have left, and make the place in which the next one writes; see `places`.
+
+        Idempotent; the caller bounds it by `TIDY_SECONDS`. Raises `EngineError`.
         """

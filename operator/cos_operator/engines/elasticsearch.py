@@ -28,6 +28,7 @@ from cos_operator.engines.base import (
     EngineError,
     is_nearly_full,
 )
+from cos_operator.engines.places import ELASTICSEARCH_INDEX
 
 T = TypeVar("T")
 
@@ -160,6 +161,15 @@ class ElasticsearchClient:
             ) from error
         except (ApiError, TransportError) as error:
             raise EngineError(f"waiting for user {login.username} failed: {_said(error)}") from error
+
+    async def tidy(self, target: CheckTarget) -> None:
+        """The index."""
+        assert target.credentials  # noqa: S101 - Elasticsearch has accounts
+        try:
+            async with _client(target, target.credentials.admin) as client:
+                await client.indices.delete(index=ELASTICSEARCH_INDEX, ignore_unavailable=True)
+        except (ApiError, TransportError) as error:
+            raise EngineError(f"index {ELASTICSEARCH_INDEX} was not deleted: {_said(error)}") from error
 
 
 async def _or_none(answer: Awaitable[T]) -> T | None:

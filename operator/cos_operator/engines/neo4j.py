@@ -12,7 +12,14 @@ from neo4j.exceptions import AuthError, DriverError, Neo4jError
 
 from cos_controllers.credentials import Login
 from cos_controllers.observation import CheckResult, CheckTarget, Facts, Outcome
-from cos_operator.engines.base import CHECK_SECONDS, EXAMINE_SECONDS, PROVISION_SECONDS, EngineError
+from cos_operator.engines.base import (
+    CHECK_SECONDS,
+    EXAMINE_SECONDS,
+    PROVISION_SECONDS,
+    TIDY_SECONDS,
+    EngineError,
+)
+from cos_operator.engines.places import NEO4J_INDEX, NEO4J_LABEL
 
 #: A node without a label: rolled back, it leaves nothing, not even the name of a label.
 WRITE = "CREATE ()"
@@ -22,6 +29,10 @@ USER = "CREATE OR REPLACE USER $name SET PASSWORD $password CHANGE NOT REQUIRED"
 #: its disk has, and refuses every transaction after a commit that failed, until a restart: it must not be the gate's.
 GATE_WRITE = "CREATE (gate) RETURN elementId(gate)"
 GATE_READ = "MATCH (gate) WHERE elementId(gate) = $id RETURN count(gate)"
+
+#: What probes leave.
+CLEAR: LiteralString = f"MATCH (n:{NEO4J_LABEL}) CALL (n) {{ DETACH DELETE n }} IN TRANSACTIONS OF 1000 ROWS"
+DROP: LiteralString = f"DROP INDEX {NEO4J_INDEX} IF EXISTS"
 
 DATABASES = "SHOW DATABASES YIELD name, currentStatus"
 OPTIONS = "SHOW SETTINGS 'server.jvm.additional' YIELD value"
@@ -165,3 +176,20 @@ class Neo4jClient:
             raise EngineError(f"CREATE USER failed: {error.message}") from error
         except (DriverError, OSError) as error:
             raise EngineError(f"CREATE USER failed: {_said(error, PROVISION_SECONDS)}") from error
+
+    async def tidy(self, target: CheckTarget) -> None:
+        """The nodes, in transactions of a thousand, and their index."""
+        assert target.credentials  # noqa: S101 - Neo4j has accounts
+        try:
+            async with (
+                _driver(target, target.credentials.app, TIDY_SECONDS) as driver,
+                driver.session(database=target.database) as session,
+            ):
+                for statement in (CLEAR, DROP):
+                    await (await session.run(Query(statement, timeout=TIDY_SECONDS))).consume()
+        except Neo4jError as error:
+            raise EngineError(f"nodes {NEO4J_LABEL} were not deleted: {error.message}") from error
+        except (DriverError, OSError) as error:
+            raise EngineError(
+                f"nodes {NEO4J_LABEL} were not deleted: {_said(error, TIDY_SECONDS)}"
+            ) from error

@@ -19,6 +19,7 @@ from cos_operator.engines.base import (
     EngineError,
     is_nearly_full,
 )
+from cos_operator.engines.places import POSTGRES_DATABASE, POSTGRES_SCHEMA
 
 #: Database that the administrator connects to; it exists on every server.
 _MAINTENANCE = "postgres"
@@ -193,6 +194,22 @@ class PostgresClient:
             raise EngineError(f"no answer within {PROVISION_SECONDS:g} s") from None
         except (Error, OSError) as error:
             raise EngineError(f"the account of {app.username} cannot be made: {_sentence(error)}") from error
+
+    async def tidy(self, target: CheckTarget) -> None:
+        """The schema, in a database that is made once and kept: to drop one forces a checkpoint."""
+        assert target.credentials  # noqa: S101 - Postgres has accounts
+        admin, owner = target.credentials.admin, target.credentials.app.username
+        try:
+            connection = await _connect(target, admin, _MAINTENANCE)
+            async with connection:
+                await _ensure_database(connection, owner, POSTGRES_DATABASE)
+            connection = await _connect(target, admin, POSTGRES_DATABASE)
+            async with connection:
+                await connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(owner)))
+                drop = sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE")
+                await connection.execute(drop.format(sql.Identifier(POSTGRES_SCHEMA)))
+        except (Error, OSError) as error:
+            raise EngineError(f"database {POSTGRES_DATABASE} was not cleared: {_sentence(error)}") from error
 
 
 async def _rows(connection: AsyncConnection, query: str, values: Any = None) -> list[tuple[Any, ...]]:

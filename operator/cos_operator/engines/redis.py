@@ -19,9 +19,11 @@ from cos_operator.engines.base import (
     EXAMINE_SECONDS,
     NOT_WRITTEN,
     PROVISION_SECONDS,
+    TIDY_SECONDS,
     EngineError,
     is_nearly_full,
 )
+from cos_operator.engines.places import REDIS_KEYS, redis_key
 
 #: The key that is written, read back and deleted. Whatever happens it is gone after a minute.
 GATE_KEY = "cos:gate"
@@ -120,6 +122,15 @@ class RedisClient:
                 await client.acl_load()
         except (exceptions.RedisError, OSError) as error:
             raise EngineError(f"ACL LOAD failed: {error}") from error
+
+    async def tidy(self, target: CheckTarget) -> None:
+        """The keys, whose names are known."""
+        assert target.credentials  # noqa: S101 - Redis has accounts
+        try:
+            async with _client(target, target.credentials.admin, TIDY_SECONDS / 4) as client:
+                await client.unlink(*map(redis_key, range(REDIS_KEYS)))
+        except (exceptions.RedisError, OSError) as error:
+            raise EngineError(f"UNLINK failed: {error}") from error
 
 
 async def _configuration(client: Redis, expected: Mapping[str, str]) -> dict[str, str] | None:

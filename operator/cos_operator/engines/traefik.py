@@ -70,6 +70,9 @@ class TraefikClient:
         """There is nothing to make."""
         raise EngineError(f"{target.component} has no accounts")
 
+    async def tidy(self, target: CheckTarget) -> None:
+        """A proxy keeps nothing."""
+
 
 async def _status(session: ClientSession, url: str, host: str = "") -> int | str:
     """The status of the answer to GET, redirects not followed and content not read; or why there is none."""

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from cos_controllers.changes import PRUNED_KINDS
-from cos_operator.kube_kinds import KINDS
+from cos_operator.kube_kinds import KINDS, PROBE_KINDS
 from cos_operator.observe import CHILD_KINDS
 from cos_operator.settings import OperatorSettings
 
@@ -144,8 +144,17 @@ def test_rights_are_those_that_the_operator_uses() -> None:
     assert "create" not in verbs["pods"], "workloads make pods"
     assert not verbs["cosstacks"] & {"create", "update", "patch", "delete"}, "a spec is the user's"
     assert verbs["cosstacks/status"] == {"patch"}
-    own = {"cosstacks", "cosstacks/status", "cosstacks/finalizers", "events", "pods/log"}
-    assert set(verbs) - own == {plural[kind] for kind in CHILD_KINDS}
+    assert verbs["stackprobes/status"] == {"patch"}
+    assert not verbs["stackprobes"] & {"update", "patch"}, "a spec is the user's"
+    own = {
+        "cosstacks",
+        "cosstacks/status",
+        "cosstacks/finalizers",
+        "stackprobes/status",
+        "events",
+        "pods/log",
+    }
+    assert set(verbs) - own == {plural[kind] for kind in (*CHILD_KINDS, *PROBE_KINDS)}
 
 
 def test_no_rule_is_wider_than_named_resources() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cos_controllers.api.crd import stack_crd
+from cos_controllers.api.crd import definitions
 from cos_controllers.api.quantity import parse_quantity
 from cos_controllers.k8s import Manifest
 from cos_controllers.observation import Snapshot
@@ -17,7 +17,7 @@ from cos_controllers.parsing import parse_stack
 from cos_controllers.resolve import references, resolve
 
 SAMPLES = sorted((Path(__file__).parents[3] / "manifests" / "samples").glob("*.yaml"))
-SCHEMA = stack_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+SCHEMA = definitions()[0]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 GIB = 2**30
 
 

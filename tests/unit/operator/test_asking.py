@@ -41,6 +41,9 @@ class Client:
         await self._answer()
         return Facts(serving="", routes={route.name: "" for route in target.expected.routes})
 
+    async def tidy(self, target: CheckTarget) -> None:
+        raise AssertionError(f"{target} is only asked")
+
     async def provision(self, target: CheckTarget) -> None:
         raise AssertionError(target)
 

@@ -6,6 +6,7 @@ import re
 
 from prometheus_client import generate_latest
 
+from cos_controllers.api.probe import StackProbe
 from cos_controllers.api.status import (
     ComponentStatus,
     Condition,
@@ -132,6 +133,57 @@ def test_gates_and_what_is_taken_follow_what_is_known() -> None:
     assert not series("cos_stack_connections")
 
 
+def probe(time: str, phase: str, **rows: object) -> StackProbe:
+    return StackProbe.model_validate(
+        {
+            "apiVersion": "cos.dev/v1alpha1",
+            "kind": "StackProbe",
+            "metadata": {"name": "p", "namespace": "ns"},
+            "spec": {"stackRef": {"name": "probed"}},
+            "status": {"phase": phase, "completionTime": time, **rows},
+        }
+    )
+
+
+def test_of_each_check_the_newest_figures_are_told_and_of_a_stack_without_probes_none() -> None:
+    latency = {
+        f"{name}Microseconds": 1000 * n for n, name in enumerate(("p50", "p95", "p99", "max"), start=1)
+    }
+    row = {"name": "redis/Latency", "phase": "Successful", "latency": latency, "operations": 90, "errors": 10}
+    grown = {"name": "redis", "memoryGrowthBytes": 5}
+    old = probe(
+        "2026-01-01T00:00:00Z",
+        "Successful",
+        checks=[
+            row | {"elapsedMilliseconds": 1000},
+            row | {"name": "redis/PubSub", "elapsedMilliseconds": 1000},
+        ],
+        components=[grown],
+    )
+    new = probe(
+        "2026-01-01T01:00:00Z",
+        "Failed",
+        checks=[row | {"elapsedMilliseconds": 2000}, row | {"name": "redis/PubSub", "latency": None}],
+        components=[{"name": "redis"}],
+    )
+    where = {"namespace": "ns", "stack": "probed"}
+    value = metrics.REGISTRY.get_sample_value
+    metrics.set_probes("ns", "probed", [new, old])
+    check = where | {"check": "redis/Latency"}
+    found = [
+        value("cos_probe_latency_seconds", check | {"quantile": q}) for q in ("0.5", "0.95", "0.99", "1")
+    ]
+    assert found == [0.001, 0.002, 0.003, 0.004]
+    assert value("cos_probe_operations_per_second", check) == 45
+    assert value("cos_probe_operations_per_second", where | {"check": "redis/PubSub"}) == 90
+    assert value("cos_probe_error_ratio", check) == 0.1
+    assert value("cos_probe_completion_timestamp_seconds", where) == 1767225600
+    assert ("ns", "probed") in metrics.probed_stacks()
+    metrics.set_probes("ns", "probed", [])
+    assert not series("cos_probe_")
+    assert ("ns", "probed") not in metrics.probed_stacks()
+
+
 def test_a_stack_whose_looks_fail_is_told_until_one_succeeds_or_it_is_gone() -> None:
     labels = {"namespace": "ns", "stack": "sick"}
     value = metrics.REGISTRY.get_sample_value
@@ -170,6 +222,12 @@ def test_the_table_is_what_is_exposed_and_follows_the_conventions() -> None:
         "cos_stack_storage_used_bytes": ("gauge", ("namespace", "stack", "component")),
         "cos_stack_storage_limit_bytes": ("gauge", ("namespace", "stack", "component")),
         "cos_stack_rollbacks_total": ("counter", ("namespace", "stack", "component")),
+        "cos_probe_runs_total": ("counter", ("namespace", "stack", "phase")),
+        "cos_probe_latency_seconds": ("gauge", ("namespace", "stack", "check", "quantile")),
+        "cos_probe_operations_per_second": ("gauge", ("namespace", "stack", "check")),
+        "cos_probe_error_ratio": ("gauge", ("namespace", "stack", "check")),
+        "cos_probe_memory_growth_bytes": ("gauge", ("namespace", "stack", "component")),
+        "cos_probe_completion_timestamp_seconds": ("gauge", ("namespace", "stack")),
     }
     assert all(help_text.endswith(".") for *_, help_text in metrics.table())
     metrics.register_process("1.2.3")

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, cast
 
 from cos_operator import lease, server, watch
+from cos_operator.key import Key
 from cos_operator.kube import WRITE_TIMEOUT, Kube
 from cos_operator.kube_errors import Forbidden, Request
 from cos_operator.operator import Operator
-from cos_operator.reconcile import Key
 from cos_operator.resource_versions import ResourceVersions
 from cos_operator.settings import OperatorSettings
 from cos_operator.watch import Hint
@@ -34,8 +34,9 @@ class HalfReadable:
         self.listed: Counter[str | None] = Counter()
         self.read: Counter[str] = Counter()
 
-    async def list(self, kind: str, namespace: str | None) -> Manifests:
-        assert kind == "CosStack"
+    async def list(self, kind: str, namespace: str | None, *_: str) -> Manifests:
+        if kind != "CosStack":
+            return []
         self.listed[namespace] += 1
         if namespace == "refused":
             raise Forbidden(Request("list", kind, namespace), "a right is missing", code=403)
@@ -81,8 +82,9 @@ def test_whoever_begins_to_lead_looks_first_at_what_nobody_has_looked_at(
     virtual_time: Callable[..., object],
 ) -> None:
     class Edited(HalfReadable):
-        async def list(self, kind: str, namespace: str | None) -> Manifests:
-            assert kind == "CosStack"
+        async def list(self, kind: str, namespace: str | None, *_: str) -> Manifests:
+            if kind != "CosStack":
+                return []
             generations = {"a": 1, "b": 1, "edited": 2, "z": 1}
             return [
                 {

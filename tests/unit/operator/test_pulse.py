@@ -41,6 +41,9 @@ class Engine:
         self.times.append(asyncio.get_running_loop().time())
         return self.facts.get(target.host, Facts(serving=""))
 
+    async def tidy(self, target: CheckTarget) -> None:
+        raise AssertionError(f"{target} is only asked")
+
     async def provision(self, target: CheckTarget) -> None:
         raise AssertionError(f"{target} is only asked")
 

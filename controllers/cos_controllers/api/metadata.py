@@ -1,0 +1,33 @@
+"""What the operator reads of the metadata of its own kinds."""
+
+from __future__ import annotations
+
+from cos_controllers.api.model import ApiModel
+
+
+class OwnerReference(ApiModel):
+    """What the operator reads of an owner reference."""
+
+    uid: str = ""
+    """UID of the owner."""
+    controller: bool = False
+    """Whether the owner manages the object."""
+
+
+class Metadata(ApiModel):
+    """What the operator reads of an object's metadata."""
+
+    name: str
+    """Name of the object."""
+    namespace: str = ""
+    """Namespace of the object."""
+    uid: str = ""
+    """UID that the API server gave."""
+    generation: int = 0
+    """Generation of the spec."""
+    creation_timestamp: str = ""
+    """When it was created (RFC 3339)."""
+    owner_references: list[OwnerReference] = []
+    """Its owners."""
+    deletion_timestamp: str | None = None
+    """When deletion was asked for (RFC 3339)."""

@@ -1,0 +1,153 @@
+"""Which checks there are, and how much load each makes: the order that a probe's Job is given.
+
+Rates and concurrency are a little above what the stack is to reach (README of the mission: 1,000 messages a second, 20
+mixed database operations, 50 requests), so that a run that keeps up shows that it is reached, at little cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+
+from cos_controllers.api.probe import MAX_ROUTES, Load, ProbeSettings
+from cos_controllers.api.stack import CosStackSpec, Route
+from cos_controllers.components.registry import ENGINES
+from cos_controllers.names import child_name
+
+
+class CheckName(StrEnum):
+    """What is done again and again. The docs are made from the meanings here."""
+
+    LATENCY = "Latency"
+    """Redis: one connection sets a key of 64 bytes and reads one, in turn."""
+    THROUGHPUT = "Throughput"
+    """Redis: several connections set keys of 64 bytes and read them."""
+    PUB_SUB = "PubSub"
+    """Redis: a message is published, and over when a subscriber on another connection has it."""
+    MIXED = "Mixed"
+    """Postgres: several connections read a row of 10,000 by its key, and update one in a transaction of its own."""
+    INDEX = "Index"
+    """Elasticsearch: a document is written; it can be searched within the index's refresh interval."""
+    SEARCH = "Search"
+    """Elasticsearch: a full-text query over 1,000 documents, ten hits."""
+    WRITE = "Write"
+    """Neo4j: a node is created and tied to another one, in a transaction."""
+    TRAVERSE = "Traverse"
+    """Neo4j: from one of 1,000 nodes three steps along a graph of 3,000 relationships."""
+    ROUTE = "Route"
+    """Traefik: GET of a route's host and path. An answer of the backend's own, 401 and 404 too, is one; 5xx is none."""
+
+
+class _Rule(BaseModel):
+    """Requests a second; whether there are several connections."""
+
+    rate: int
+    several: bool = False
+
+
+#: The checks of each engine, in order.
+_RULES: Mapping[str, Mapping[CheckName, _Rule]] = {
+    "redis": {
+        CheckName.LATENCY: _Rule(rate=100),
+        CheckName.THROUGHPUT: _Rule(rate=1200, several=True),
+        CheckName.PUB_SUB: _Rule(rate=100),
+    },
+    "postgres": {CheckName.MIXED: _Rule(rate=40, several=True)},
+    "elasticsearch": {CheckName.INDEX: _Rule(rate=20), CheckName.SEARCH: _Rule(rate=20)},
+    "neo4j": {CheckName.WRITE: _Rule(rate=20), CheckName.TRAVERSE: _Rule(rate=20)},
+    "traefik": {CheckName.ROUTE: _Rule(rate=60, several=True)},
+}
+
+#: Where `Bindings` are mounted in the Job: a folder of the application's Secret for each component that has one.
+BINDINGS = "/bindings"
+#: Environment variable with the order.
+ORDER = "COS_PROBE_ORDER"
+#: Seconds of a run beyond those of its checks: the start of Python and of the drivers, and of each component the making
+#: of its data and connections.
+START_SECONDS = 60
+SECONDS_A_COMPONENT = 30
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Check(_Model):
+    """One check: `rate` requests a second over all `connections`, 0 for as many as are answered."""
+
+    kind: CheckName
+    rate: int
+    connections: int
+    route: str = ""
+    host: str = ""
+    path: str = ""
+
+    def name(self, component: str) -> str:
+        """Its row: component, check, and route if it is of one."""
+        return "/".join(filter(None, (component, self.kind.value, self.route)))
+
+
+class Subject(_Model):
+    """A component to try, at its Service."""
+
+    component: str
+    engine: str
+    host: str
+    port: int
+    checks: tuple[Check, ...]
+
+
+class Order(_Model):
+    """What a Job is to do, in this order. `seconds`: of each check; `limit`: after which it gives up what is left."""
+
+    subjects: tuple[Subject, ...]
+    seconds: int
+    limit: int
+
+
+def order_of(
+    name: str, namespace: str, stack: CosStackSpec, settings: ProbeSettings, components: Sequence[str]
+) -> Order:
+    """The order for those `components` of a stack's."""
+    subjects = []
+    for engine in ENGINES:
+        for component in engine.instances(stack):
+            checks = _checks(engine.kind, stack, settings) if component in components else ()
+            if checks:
+                host = f"{child_name(name, component)}.{namespace}.svc"
+                port = engine.ports[0].number
+                subjects.append(
+                    Subject(
+                        component=component, engine=engine.kind, host=host, port=port, checks=tuple(checks)
+                    )
+                )
+    seconds = settings.seconds_per_check
+    checks_in_all = sum(len(subject.checks) for subject in subjects)
+    limit = START_SECONDS + SECONDS_A_COMPONENT * len(subjects) + 2 * seconds * checks_in_all
+    return Order(subjects=tuple(subjects), seconds=seconds, limit=limit)
+
+
+def _checks(engine: str, stack: CosStackSpec, settings: ProbeSettings) -> list[Check]:
+    found = []
+    for kind, rule in _RULES[engine].items():
+        rate = rule.rate if settings.load is Load.PACED else 0
+        several = rule.several or settings.load is Load.SATURATING
+        check = Check(kind=kind, rate=rate, connections=settings.connections if several else 1)
+        if kind is not CheckName.ROUTE:
+            found.append(check)
+            continue
+        found += [
+            check.model_copy(update={"route": route.name, "host": route.host or "", "path": route.path})
+            for route in routes_of(stack, settings)
+        ]
+    return found
+
+
+def routes_of(stack: CosStackSpec, settings: ProbeSettings) -> list[Route]:
+    """The routes to try: those that are named, else the first to a component, of which nobody minds the requests."""
+    routes = stack.traefik.routes if stack.traefik else []
+    if settings.routes:
+        return [route for route in routes if route.name in settings.routes]
+    return [route for route in routes if route.component][:MAX_ROUTES]

@@ -1,0 +1,218 @@
+"""One run for the probes of one stack: read, decide, do. The load itself is made by Jobs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+
+import structlog
+from pydantic import ValidationError
+
+from cos_controllers.api.probe import ProbePhase, StackProbe, StackProbeStatus
+from cos_controllers.api.stack import CosStack
+from cos_controllers.k8s import Manifest
+from cos_controllers.names import API_VERSION, LABEL_PROBED_STACK, SELECTOR_MANAGED, probes_selector
+from cos_controllers.observation import CheckTarget
+from cos_controllers.parsing import InvalidStack, parse_stack
+from cos_controllers.probes.life import ended
+from cos_controllers.probes.plan import Plan, decide
+from cos_controllers.probes.seen import Seen
+from cos_operator import metrics
+from cos_operator.engines.base import TIDY_SECONDS, EngineClient, EngineError
+from cos_operator.key import Key
+from cos_operator.kube import AlreadyExists, Forbidden, Invalid, Kube, NotFound, PreconditionFailed
+from cos_operator.lease import NotLeader
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Untidied(Exception):
+    """What a probe left could not be removed yet. The queue tries again."""
+
+
+class Prober:
+    """Looks after the probes of stacks, one call a stack.
+
+    `targets`: the engines of a stack, none while nobody knows them; `image`: what makes load.
+    """
+
+    def __init__(
+        self,
+        kube: Kube,
+        clients: Mapping[str, EngineClient],
+        targets: Callable[[Key], Iterable[CheckTarget]],
+        image: str,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._kube = kube
+        self._clients = clients
+        self._targets = targets
+        self._image = image
+        self._now = now
+
+    async def __call__(self, key: Key) -> float | None:
+        """Take each probe of the stack one step on. Returns the seconds until the next look, None if there is no need.
+
+        Raises `KubeError` and `Untidied` for what the queue shall try again.
+        """
+        with structlog.contextvars.bound_contextvars(namespace=key.namespace, stack=key.name):
+            try:
+                seen = await self._observe(key)
+                plan = decide(seen, self._now())
+                metrics.set_probes(key.namespace, key.name, seen.probes)
+                return await self._execute(key, seen, plan)
+            except NotLeader:
+                return None
+
+    async def _observe(self, key: Key) -> Seen:
+        selector = probes_selector(key.name)
+        raw, probes, jobs, pods = await asyncio.gather(
+            self._kube.get("CosStack", key.namespace, key.name),
+            self._kube.list("StackProbe", key.namespace),
+            self._kube.list("Job", key.namespace, selector),
+            self._kube.list("Pod", key.namespace, selector),
+        )
+        stack, why = _usable(raw)
+        return Seen(stack, _probes_of(key, probes), jobs, pods, self._image, why)
+
+    async def _execute(self, key: Key, seen: Seen, plan: Plan) -> float | None:
+        for name, status in plan.statuses.items():
+            await self._report(key, name, status)
+        for name, uid in plan.suspend:
+            await self._suspend(key, name, uid)
+        if plan.tidy:
+            await self._tidy(key, plan.tidy)
+        if plan.job:
+            await self._begin(key, plan.job, seen)
+        for name, uid in plan.jobs:
+            await self._delete("Job", key, name, uid)
+        if plan.create:
+            await self._create(plan.create)
+        for name, uid in plan.probes:
+            await self._delete("StackProbe", key, name, uid)
+        return plan.again
+
+    async def _report(self, key: Key, name: str, status: StackProbeStatus) -> None:
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": "StackProbe",
+            "metadata": {"name": name, "namespace": key.namespace},
+            "status": status.model_dump(by_alias=True, exclude_none=True, mode="json"),
+        }
+        try:
+            await self._kube.apply(body, force=True, subresource="status")
+        except NotFound:
+            return  # it has been deleted meanwhile
+        log.info("probe", probe=name, phase=status.phase.value, message=status.message)
+        if status.completion_time:
+            metrics.PROBES.labels(key.namespace, key.name, status.phase.value).inc()
+
+    async def _suspend(self, key: Key, name: str, uid: str) -> None:
+        body = {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {"name": name, "namespace": key.namespace},
+            "spec": {"suspend": True},
+        }
+        try:
+            await self._kube.apply(body, force=True, precondition_uid=uid)
+        except (NotFound, PreconditionFailed):
+            return
+        log.info("stopped a probe's Job that nobody waits for", job=name)
+
+    async def _tidy(self, key: Key, components: Iterable[str]) -> None:
+        """Raises `Untidied` unless it was done in every component."""
+        known = {target.component: target for target in self._targets(key)}
+        if missing := sorted(set(components) - known.keys()):
+            raise Untidied(f"not known yet where to find {', '.join(missing)}")
+        if self._kube.write_guard:
+            self._kube.write_guard()
+        targets = [known[component] for component in components]
+        done = await asyncio.gather(*map(self._tidy_one, targets))
+        if problems := [problem for problem in done if problem]:
+            raise Untidied("; ".join(problems))
+
+    async def _tidy_one(self, target: CheckTarget) -> str:
+        try:
+            async with asyncio.timeout(TIDY_SECONDS):
+                await self._clients[target.engine].tidy(target)
+        except TimeoutError:
+            return f"{target.component}: not cleared within {TIDY_SECONDS:g} s"
+        except EngineError as error:
+            return f"{target.component}: {error}"
+        return ""
+
+    async def _begin(self, key: Key, job: Manifest, seen: Seen) -> None:
+        name = job["metadata"]["name"]
+        try:
+            await self._kube.create(job)
+        except AlreadyExists:
+            found = await self._kube.get("Job", key.namespace, name)
+            if found and (found["metadata"].get("labels") or {}).get(LABEL_PROBED_STACK) == key.name:
+                return
+            await self._refuse(
+                key, seen, name, f"a Job {name} exists that is not the operator's: choose another name"
+            )
+        except (Invalid, Forbidden) as error:
+            await self._refuse(key, seen, name, f"its Job was refused: {error}")
+        else:
+            log.info("probe's Job created", job=name)
+
+    async def _refuse(self, key: Key, seen: Seen, name: str, message: str) -> None:
+        probe = next(probe for probe in seen.probes if probe.metadata.name == name)
+        await self._report(key, name, ended(probe, ProbePhase.ERROR, message, self._now()))
+
+    async def _create(self, probe: Manifest) -> None:
+        try:
+            await self._kube.create(probe)
+        except AlreadyExists:
+            return
+        log.info("probe created", probe=probe["metadata"]["name"])
+
+    async def _delete(self, kind: str, key: Key, name: str, uid: str) -> None:
+        try:
+            await self._kube.delete(kind, key.namespace, name, uid=uid)
+        except PreconditionFailed:
+            return
+        log.info("deleted", kind=kind, object=name)
+
+
+async def probed(kube: Kube, namespace: str | None) -> dict[Key, bool]:
+    """Stacks of a namespace, or of the cluster, that have probes, or a Job of one that is gone."""
+    probes, jobs = await asyncio.gather(
+        kube.list("StackProbe", namespace),
+        kube.list("Job", namespace, f"{SELECTOR_MANAGED},{LABEL_PROBED_STACK}"),
+    )
+    found = {Key(home, name): False for home, name in metrics.probed_stacks() if namespace in {None, home}}
+    for probe in probes:
+        key = Key(probe["metadata"]["namespace"], probe["spec"]["stackRef"]["name"])
+        found[key] = found.get(key, False) or not (probe.get("status") or {}).get("completionTime")
+    for job in jobs:
+        found[Key(job["metadata"]["namespace"], job["metadata"]["labels"][LABEL_PROBED_STACK])] = True
+    return found
+
+
+def _usable(raw: Manifest | None) -> tuple[CosStack | None, str]:
+    """The stack; None, and why, if nothing can be done with it."""
+    if raw is None:
+        return None, ""
+    if raw["metadata"].get("deletionTimestamp"):
+        return None, "the stack is being deleted"
+    try:
+        return parse_stack(raw), ""
+    except InvalidStack as error:
+        return None, f"the stack's spec cannot be used: {error}"
+
+
+def _probes_of(key: Key, items: Iterable[Manifest]) -> list[StackProbe]:
+    found = []
+    for item in items:
+        if item["spec"]["stackRef"]["name"] != key.name:
+            continue
+        try:
+            found.append(StackProbe.model_validate(item))
+        except ValidationError as error:
+            # Stored by another version, by other rules.
+            log.warning("a probe cannot be read", probe=item["metadata"]["name"], error=str(error))
+    return found
