@@ -15,6 +15,7 @@ from cos_controllers.api.status import (
     ConditionType,
     CosStackStatus,
     GateStatus,
+    ObjectiveStatus,
     Reason,
     RetainedVolume,
     Verdict,
@@ -23,6 +24,7 @@ from cos_controllers.diagnose import TRANSIENT, Assessment
 from cos_controllers.gates import NOT_ASKED, RELOADING, Judgement, unasked
 from cos_controllers.history import History
 from cos_controllers.names import app_secret
+from cos_controllers.objectives import Row, target
 from cos_controllers.observation import Problem, Ref
 from cos_controllers.wanted import Wanted
 
@@ -67,7 +69,10 @@ def turned(stack: CosStack, status: CosStackStatus) -> list[Notice]:
                 and turned_to is ConditionStatus.FALSE
                 and was is ConditionStatus.TRUE
             )
-            or (condition.type == ConditionType.GATES_PASSED and turned_to is ConditionStatus.FALSE)
+            or (
+                condition.type in {ConditionType.GATES_PASSED, ConditionType.SLO_MET}
+                and turned_to is ConditionStatus.FALSE
+            )
         ):
             found.append(Notice("Warning", condition.reason, condition.message))
     return found
@@ -87,6 +92,7 @@ def build_status(
     stack: CosStack,
     assessments: Sequence[tuple[Wanted, Assessment]],
     judgements: Mapping[str, Sequence[Judgement]],
+    objectives: Sequence[Row],
     retained: Sequence[RetainedVolume],
     history: History,
     now: datetime,
@@ -101,8 +107,9 @@ def build_status(
         observed_generation=stack.metadata.generation,
         revision=history.current.number,
         summary=f"{ready}/{len(assessments)}",
-        conditions=_conditions(stack, {w.component: a for w, a in assessments}, rows, now),
+        conditions=_conditions(stack, {w.component: a for w, a in assessments}, rows, objectives, now),
         components=rows,
+        objectives=[_objective(stack, row, now) for row in objectives],
         retained=sorted(retained, key=lambda volume: volume.claim),
     )
 
@@ -226,7 +233,11 @@ def _condition(
 
 
 def _conditions(
-    stack: CosStack, found: Mapping[str, Assessment], rows: Sequence[ComponentStatus], now: datetime
+    stack: CosStack,
+    found: Mapping[str, Assessment],
+    rows: Sequence[ComponentStatus],
+    objectives: Sequence[Row],
+    now: datetime,
 ) -> list[Condition]:
     def verdict(bad: Mapping[str, Assessment], *, when_bad: bool) -> tuple[ConditionStatus, Reason, str]:
         if not bad:
@@ -259,7 +270,38 @@ def _conditions(
             Reason.PAUSED,
             "spec.paused stops all changes; set it to false to resume",
         )
+    if stack.spec.slo is not None:
+        verdicts[ConditionType.SLO_MET] = _slo_met(objectives)
     return [_condition(stack, kind, *verdicts[kind], now) for kind in sorted(verdicts)]
+
+
+def _slo_met(objectives: Sequence[Row]) -> tuple[ConditionStatus, Reason, str]:
+    """The worst verdict of all objectives that count, in words."""
+    for verdict, status, reason in (
+        (Verdict.FAILED, ConditionStatus.FALSE, Reason.OBJECTIVE_MISSED),
+        (Verdict.UNKNOWN, ConditionStatus.UNKNOWN, Reason.OBJECTIVE_UNKNOWN),
+    ):
+        found = [row for row in objectives if row.verdict is verdict and not row.objective.dry_run]
+        if found:
+            return status, reason, "; ".join(f"{row.objective.name}: {row.message}" for row in found)
+    return ConditionStatus.TRUE, Reason.OBJECTIVES_MET, ""
+
+
+def _objective(stack: CosStack, row: Row, now: datetime) -> ObjectiveStatus:
+    name = row.objective.name
+    before = next((item for item in stack.status.objectives if item.name == name), None)
+    return ObjectiveStatus(
+        name=name,
+        verdict=row.verdict,
+        target=target(row.objective),
+        measured=row.measured,
+        probe=row.probe,
+        failures=row.failures,
+        measurements=row.measurements,
+        dry_run=row.objective.dry_run,
+        message=row.message[:1024],
+        since=before.since if before and before.verdict is row.verdict else timestamp(now),
+    )
 
 
 def _gates_passed(rows: Sequence[ComponentStatus]) -> tuple[ConditionStatus, Reason, str]:

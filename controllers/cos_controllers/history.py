@@ -28,6 +28,7 @@ _CONDUCT = {
     "rollback",
     "revision_history_limit",
     "probes",
+    "slo",
 }
 
 #: In these, empty is not the same as absent.

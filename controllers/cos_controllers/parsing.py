@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
+
 from pydantic import ValidationError
 
 from cos_controllers.api.metadata import Metadata
+from cos_controllers.api.probe import StackProbe
 from cos_controllers.api.stack import CosStack, CosStackSpec
 from cos_controllers.api.status import CosStackStatus
 from cos_controllers.k8s import Manifest
@@ -34,6 +38,16 @@ def parse_stack(raw: Manifest) -> CosStack:
             status=status,
         )
         raise InvalidStack(in_words(error), bare) from error
+
+
+def parse_probes(stack: str, items: Iterable[Manifest]) -> list[StackProbe]:
+    """The probes of a stack among live objects. One that breaks a rule that is newer than it is left out."""
+    found = []
+    for item in items:
+        if item["spec"]["stackRef"]["name"] == stack:
+            with contextlib.suppress(ValidationError):
+                found.append(StackProbe.model_validate(item))
+    return found
 
 
 def in_words(error: ValidationError) -> str:

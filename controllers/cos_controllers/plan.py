@@ -15,6 +15,7 @@ from cos_controllers.diagnose import TRANSIENT, Assessment, assess
 from cos_controllers.gates import DOES_NOT_SERVE, NOT_ASKED, Judgement, expectation, judge, unasked
 from cos_controllers.history import History
 from cos_controllers.names import LABEL_STACK_COMPONENT
+from cos_controllers.objectives import judge_objectives
 from cos_controllers.observation import CheckTarget, Outcome, Ref, Snapshot, ref_of
 from cos_controllers.ownership import is_ours
 from cos_controllers.pods import is_pod_ready, pods_of, starting_container
@@ -147,7 +148,15 @@ def decide(stack: CosStack, resolution: Resolution, snapshot: Snapshot, now: dat
     assessed = with_clocks(stack, assessed, snapshot, learnt, now)
     learnt = learnt if paused else learn_failed(stack, assessed, snapshot, learnt, now)
     judgements = {wanted.component: _judged(stack, wanted, a, snapshot, now) for wanted, a in assessed}
-    status = build_status(stack, assessed, judgements, _retained(resolution, stack, snapshot), learnt, now)
+    status = build_status(
+        stack,
+        assessed,
+        judgements,
+        judge_objectives(stack, snapshot.probes, now),
+        _retained(resolution, stack, snapshot),
+        learnt,
+        now,
+    )
     again = _next_look(stack, assessed, learnt, now)
     targets = tuple(filter(None, (_target(wanted, snapshot) for wanted, _ in assessed)))
     if paused:

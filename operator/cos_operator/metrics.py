@@ -139,6 +139,13 @@ STORAGE_LIMIT = Gauge(
     registry=REGISTRY,
 )
 
+OBJECTIVE = Gauge(
+    "cos_stack_objective",
+    "An objective of the stack: 1 while it is met, 0 while it is missed, -1 while it is not known.",
+    ("namespace", "stack", "objective"),
+    registry=REGISTRY,
+)
+
 ROLLBACKS = Counter(
     "cos_stack_rollbacks_total",
     "Changes of a component that did not serve in time and were taken back.",
@@ -204,6 +211,7 @@ _DESCRIBED = (
     CONNECTIONS_LIMIT,
     STORAGE,
     STORAGE_LIMIT,
+    OBJECTIVE,
     ROLLBACKS,
     PROBES,
     PROBE_LATENCY,
@@ -215,7 +223,15 @@ _DESCRIBED = (
 #: Series of a stack that say how it is now.
 _OF_COMPONENTS = (COMPONENT_READY, COMPONENT_SERVING, COMPONENT_CHANGING)
 _OF_USAGE = (CONNECTIONS, CONNECTIONS_LIMIT, STORAGE, STORAGE_LIMIT)
-_PRESENT = (STACK_CONDITION, RECONCILE_FAILING, *_OF_COMPONENTS, COMPONENT_REASON, GATE, *_OF_USAGE)
+_PRESENT = (
+    STACK_CONDITION,
+    RECONCILE_FAILING,
+    *_OF_COMPONENTS,
+    COMPONENT_REASON,
+    GATE,
+    OBJECTIVE,
+    *_OF_USAGE,
+)
 _OF_PROBES = (PROBE_LATENCY, PROBE_RATE, PROBE_ERRORS, PROBE_GROWTH, PROBED_AT)
 _BY_VERDICT = {Verdict.PASSED: 1, Verdict.FAILED: 0, Verdict.UNKNOWN: -1}
 _BY_STATUS = {ConditionStatus.TRUE: 1, ConditionStatus.FALSE: 0, ConditionStatus.UNKNOWN: -1}
@@ -225,6 +241,8 @@ _BY_STATUS = {ConditionStatus.TRUE: 1, ConditionStatus.FALSE: 0, ConditionStatus
 _rows: dict[tuple[str, str], dict[str, str]] = {}
 _gates: dict[tuple[str, str], set[tuple[str, str]]] = {}
 _usages: dict[tuple[str, str], set[tuple[Gauge, str]]] = {}
+#: Names of the objectives of each stack that has series.
+_objectives: dict[tuple[str, str], set[str]] = {}
 #: Stacks that have probes.
 _probed: set[tuple[str, str]] = set()
 
@@ -252,7 +270,21 @@ def set_stack(namespace: str, stack: str, status: CosStackStatus) -> None:
         GATE.remove(namespace, stack, *gone)
     for (component, gate), verdict in gates.items():
         GATE.labels(namespace, stack, component, gate).set(_BY_VERDICT[verdict])
+    _set_objectives(namespace, stack, status)
     _rows[namespace, stack], _gates[namespace, stack] = rows, set(gates)
+
+
+def _set_objectives(namespace: str, stack: str, status: CosStackStatus) -> None:
+    objectives = {item.name: item.verdict for item in status.objectives}
+    before = _objectives.get((namespace, stack), set())
+    for gone in before - objectives.keys():
+        OBJECTIVE.remove(namespace, stack, gone)
+    if before and not objectives:
+        # The one condition that a stack has only if its spec asks for it.
+        STACK_CONDITION.remove(namespace, stack, "SLOMet")
+    for name, verdict in objectives.items():
+        OBJECTIVE.labels(namespace, stack, name).set(_BY_VERDICT[verdict])
+    _objectives[namespace, stack] = set(objectives)
 
 
 def set_usages(namespace: str, stack: str, facts: Mapping[str, Facts]) -> None:
@@ -319,7 +351,7 @@ def set_failing(namespace: str, stack: str, *, failing: bool) -> None:
 
 def remove_stack(namespace: str, stack: str) -> None:
     """Remove every series of a deleted stack. A stack without any is fine."""
-    for known in (_rows, _gates, _usages):
+    for known in (_rows, _gates, _usages, _objectives):
         known.pop((namespace, stack), None)
     for metric in (*_PRESENT, ROLLBACKS, PROBES):
         metric.remove_by_labels({"namespace": namespace, "stack": stack})

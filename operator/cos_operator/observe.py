@@ -10,10 +10,12 @@ from typing import NamedTuple
 
 import structlog
 
+from cos_controllers.api.probe import StackProbe
 from cos_controllers.api.stack import CosStack
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import stack_selector
 from cos_controllers.observation import CheckTarget, Facts, Ref, Snapshot, WarningEvent, ref_of
+from cos_controllers.parsing import parse_probes
 from cos_controllers.plan import LogSource, questions, wanted_refs
 from cos_controllers.resolve import Resolution, references, resolve
 from cos_operator.asking import Asker
@@ -54,7 +56,7 @@ async def observe(
     `known` says what those engines were last found to be like: to find that out takes longer than a look may.
     Raises `KubeError` if the API cannot be read; what an engine does never raises.
     """
-    named = await _secrets(kube, stack)
+    named, probes = await asyncio.gather(_secrets(kube, stack), _probes(kube, stack))
     snapshot = Snapshot(objects=objects, references=named, entropy=secrets.token_bytes(_ENTROPY_BYTES))
     resolution = resolve(stack, snapshot)
     missing = wanted_refs(resolution) - set(objects)
@@ -65,7 +67,8 @@ async def observe(
     warnings = await _warnings(kube, stack, snapshot.objects) if asked.warnings else {}
     checks, logs = await asyncio.gather(asker.ask(asked.targets), _logs(kube, stack, asked.logs))
     facts = known(asked.targets)
-    return Observed(replace(snapshot, warnings=warnings, checks=checks, facts=facts, logs=logs), resolution)
+    found = replace(snapshot, probes=probes, warnings=warnings, checks=checks, facts=facts, logs=logs)
+    return Observed(found, resolution)
 
 
 async def _by_name(kube: Kube, namespace: str, refs: Iterable[Ref]) -> dict[Ref, Manifest]:
@@ -79,6 +82,14 @@ async def _by_name(kube: Kube, namespace: str, refs: Iterable[Ref]) -> dict[Ref,
         )
     )
     return {ref: obj for ref, obj in zip(ordered, found, strict=True) if obj is not None}
+
+
+async def _probes(kube: Kube, stack: CosStack) -> list[StackProbe]:
+    """Its probes, if it has objectives that are judged by them."""
+    if stack.spec.slo is None:
+        return []
+    found = await kube.list_known("StackProbe", stack.metadata.namespace, "")
+    return parse_probes(stack.metadata.name, found)
 
 
 async def _secrets(kube: Kube, stack: CosStack) -> dict[str, Manifest]:

@@ -163,7 +163,7 @@ class Operator:
             self._settings.reconcile_timeout_seconds,
         )
         probe = self._probes.run(
-            Prober(self._kube, self._clients, pulse.targets, self._settings.probe_image),
+            Prober(self._kube, self._clients, pulse.targets, self._settings.probe_image, self._queue.add),
             self._settings.workers,
             self._settings.reconcile_timeout_seconds,
         )

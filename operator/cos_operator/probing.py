@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 
 import structlog
-from pydantic import ValidationError
 
-from cos_controllers.api.probe import ProbePhase, StackProbe, StackProbeStatus
+from cos_controllers.api.probe import ProbePhase, StackProbeStatus
 from cos_controllers.api.stack import CosStack
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import API_VERSION, LABEL_PROBED_STACK, SELECTOR_MANAGED, probes_selector
 from cos_controllers.observation import CheckTarget
-from cos_controllers.parsing import InvalidStack, parse_stack
+from cos_controllers.parsing import InvalidStack, parse_probes, parse_stack
 from cos_controllers.probes.life import ended
 from cos_controllers.probes.plan import Plan, decide
 from cos_controllers.probes.seen import Seen
@@ -34,7 +33,8 @@ class Untidied(Exception):
 class Prober:
     """Looks after the probes of stacks, one call a stack.
 
-    `targets`: the engines of a stack, none while nobody knows them; `image`: what makes load.
+    `targets`: the engines of a stack, none while nobody knows them; `image`: what makes load. `measured` hears of each
+    stack of which a probe has ended.
     """
 
     def __init__(
@@ -43,12 +43,14 @@ class Prober:
         clients: Mapping[str, EngineClient],
         targets: Callable[[Key], Iterable[CheckTarget]],
         image: str,
+        measured: Callable[[Key], None] = lambda _: None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._kube = kube
         self._clients = clients
         self._targets = targets
         self._image = image
+        self._measured = measured
         self._now = now
 
     async def __call__(self, key: Key) -> float | None:
@@ -74,7 +76,7 @@ class Prober:
             self._kube.list("Pod", key.namespace, selector),
         )
         stack, why = _usable(raw)
-        return Seen(stack, _probes_of(key, probes), jobs, pods, self._image, why)
+        return Seen(stack, parse_probes(key.name, probes), jobs, pods, self._image, why)
 
     async def _execute(self, key: Key, seen: Seen, plan: Plan) -> float | None:
         for name, status in plan.statuses.items():
@@ -107,6 +109,7 @@ class Prober:
         log.info("probe", probe=name, phase=status.phase.value, message=status.message)
         if status.completion_time:
             metrics.PROBES.labels(key.namespace, key.name, status.phase.value).inc()
+            self._measured(key)
 
     async def _suspend(self, key: Key, name: str, uid: str) -> None:
         body = {
@@ -148,8 +151,8 @@ class Prober:
         try:
             await self._kube.create(job)
         except AlreadyExists:
-            found = await self._kube.get("Job", key.namespace, name)
-            if found and (found["metadata"].get("labels") or {}).get(LABEL_PROBED_STACK) == key.name:
+            ours = await self._kube.list("Job", key.namespace, probes_selector(key.name))
+            if any(found["metadata"]["name"] == name for found in ours):
                 return
             await self._refuse(
                 key, seen, name, f"a Job {name} exists that is not the operator's: choose another name"
@@ -203,16 +206,3 @@ def _usable(raw: Manifest | None) -> tuple[CosStack | None, str]:
         return parse_stack(raw), ""
     except InvalidStack as error:
         return None, f"the stack's spec cannot be used: {error}"
-
-
-def _probes_of(key: Key, items: Iterable[Manifest]) -> list[StackProbe]:
-    found = []
-    for item in items:
-        if item["spec"]["stackRef"]["name"] != key.name:
-            continue
-        try:
-            found.append(StackProbe.model_validate(item))
-        except ValidationError as error:
-            # Stored by another version, by other rules.
-            log.warning("a probe cannot be read", probe=item["metadata"]["name"], error=str(error))
-    return found

@@ -11,13 +11,14 @@ from typing import Any, cast
 
 import pytest
 
-from cos_controllers.names import API_VERSION, object_labels
+from cos_controllers.names import API_VERSION, object_labels, probe_labels
 from cos_operator import metrics, watch
 from cos_operator.echoes import state
-from cos_operator.kube import KINDS, WATCHED_KINDS, Kind, Kube
+from cos_operator.kube import KINDS, PROBE_KINDS, WATCHED_KINDS, Kind, Kube
 from cos_operator.watch import Hint, Watcher
 
 Manifest = dict[str, Any]
+EVERY_KIND = ("CosStack", *WATCHED_KINDS, *PROBE_KINDS)
 Kubectl = Callable[..., str]
 
 
@@ -113,6 +114,26 @@ def children(namespace: str, *, ours: bool) -> list[Manifest]:
     ]
 
 
+def probe(namespace: str) -> Manifest:
+    return {
+        "apiVersion": "cos.dev/v1alpha1",
+        "kind": "StackProbe",
+        "metadata": {"namespace": namespace, "name": "probe"},
+        "spec": {"stackRef": {"name": "probed"}},
+    }
+
+
+def job(namespace: str) -> Manifest:
+    """Of a probe. Suspended: nothing runs."""
+    pod = {"restartPolicy": "Never", "containers": [{"name": "x", "image": "x"}]}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"namespace": namespace, "name": "probe", "labels": probe_labels("probed", "probe")},
+        "spec": {"suspend": True, "template": {"spec": pod}},
+    }
+
+
 async def create_children(kube: Kube, kubectl: Kubectl, namespace: str, *, ours: bool) -> None:
     # Pods are refused until the namespace has its default service account.
     kubectl("-n", namespace, "wait", "--for=create", "serviceaccount/default", "--timeout=20s")
@@ -152,6 +173,10 @@ async def test_stacks_and_their_children_give_hints(
         await create_children(kube, kubectl, namespace, ours=False)
         await kube.delete("ConfigMap", namespace, "ours")
         await hints.comes("ConfigMap", namespace, "cos")
+        await kube.create(probe(namespace))
+        await hints.comes("StackProbe", namespace, "probed")
+        await kube.create(job(namespace))
+        await hints.comes("Job", namespace, "probed")
         await hints.settle()
         await kube.delete("CosStack", namespace, "cos")
         await hints.comes("CosStack", namespace, "cos")
@@ -308,7 +333,7 @@ def token_of_watcher(kubectl: Kubectl, namespace: str, *kinds: str) -> str:
 async def test_list_and_watch_are_all_the_rights_that_are_needed(
     kube: Kube, kubectl: Kubectl, namespace: str, kubeconfig_with: Callable[..., str]
 ) -> None:
-    token = token_of_watcher(kubectl, namespace, "CosStack", *WATCHED_KINDS)
+    token = token_of_watcher(kubectl, namespace, *EVERY_KIND)
     async with watching(kubeconfig_with(token=token), namespace) as (_, hints):
         await kube.create(stack(namespace))
         await create_children(kube, kubectl, namespace, ours=True)
@@ -320,14 +345,14 @@ async def test_list_and_watch_are_all_the_rights_that_are_needed(
 async def test_a_missing_right_is_named_and_the_rest_goes_on(
     kube: Kube, kubectl: Kubectl, namespace: str, kubeconfig_with: Callable[..., str]
 ) -> None:
-    rights = [kind for kind in ("CosStack", *WATCHED_KINDS) if kind != "Secret"]
+    rights = [kind for kind in EVERY_KIND if kind != "Secret"]
     token = token_of_watcher(kubectl, namespace, *rights)
     async with watching(kubeconfig_with(token=token), namespace, fresh=False) as (watcher, hints):
         await until(lambda: watcher.problem() == f"Secret in {namespace}: not connected yet")
         await kube.create(stack(namespace))
         await hints.comes("CosStack", namespace, "cos")
         assert not watcher.fresh()
-        token_of_watcher(kubectl, namespace, "CosStack", *WATCHED_KINDS)
+        token_of_watcher(kubectl, namespace, *EVERY_KIND)
         await until(watcher.fresh)
 
 
@@ -342,7 +367,7 @@ async def test_refused_credentials_end_a_run_and_the_next_one_reads_them_again(
     """The restart is a gap: the caller is told to look at everything, for deletions may have been missed."""
     monkeypatch.setattr("cos_operator.watch._LAST_RESTART", 1.0)
     server = f"https://localhost:{cable.port}"
-    token = token_of_watcher(kubectl, namespace, "CosStack", *WATCHED_KINDS)
+    token = token_of_watcher(kubectl, namespace, *EVERY_KIND)
     await kube.create(stack(namespace))
     restarts = metrics.WATCH_RESTARTS._value.get()
     async with watching(kubeconfig_with(token=token, server=server), namespace) as (watcher, hints):
@@ -356,7 +381,7 @@ async def test_refused_credentials_end_a_run_and_the_next_one_reads_them_again(
             await asyncio.sleep(1)
         assert not hints.gaps
         await kube.delete("CosStack", namespace, "cos")
-        kubeconfig_with(token=token_of_watcher(kubectl, namespace, "CosStack", *WATCHED_KINDS), server=server)
+        kubeconfig_with(token=token_of_watcher(kubectl, namespace, *EVERY_KIND), server=server)
         await until(lambda: hints.gaps == 1)
         assert watcher.fresh()
         await kube.create(stack(namespace, "new"))

@@ -23,6 +23,9 @@ from cos_testbed.instance import instance_from
 INSTANCE = instance_from({}, 8)
 CHART = ROOT / "charts" / "cos-operator"
 CRD = "cosstacks.cos.dev"
+CRD_FILE = "cos.dev_cosstacks.yaml"
+#: After each change, as briefly as can be.
+PROBES = {"afterChange": True, "historyLimit": 1, "template": {"secondsPerCheck": 1}}
 HOME = "cos-system"
 STACKS = "stacks"
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
@@ -55,7 +58,7 @@ def empty(bare: Cluster) -> Iterator[Cluster]:
         bare.delete_namespace(namespace)
     for kind in ("clusterrole", "clusterrolebinding"):
         bare.run("delete", kind, "--selector=app.kubernetes.io/name=cos-operator")
-    bare.run("delete", "crd", CRD, "--ignore-not-found")
+    bare.run("delete", "crd", CRD, "stackprobes.cos.dev", "--ignore-not-found")
 
 
 def install(cluster: Cluster, *args: str, chart: Path = CHART, command: str = "install") -> Any:
@@ -109,7 +112,7 @@ def older(tmp_path: Path) -> Path:
     """The chart with the CRD of an imagined earlier release, in which stacks could not be paused."""
     chart = tmp_path / "cos-operator"
     shutil.copytree(CHART, chart)
-    (path,) = (chart / "files" / "crds").glob("*.yaml")
+    path = chart / "files" / "crds" / CRD_FILE
     crd = yaml.load(path.read_text(), Loader=yaml.CSafeLoader)
     spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
     del spec["properties"]["paused"]
@@ -213,13 +216,20 @@ def rights_of_the_operator(cluster: Cluster) -> set[tuple[str, str]]:
     }
 
 
+def ended(cluster: Cluster) -> set[str]:
+    """Names of the probes, if all have ended."""
+    probes = cluster.list("stackprobes", STACKS)
+    done = all(probe.get("status", {}).get("completionTime") for probe in probes)
+    return {probe["metadata"]["name"] for probe in probes} if done else set()
+
+
 def test_rights_granted_are_rights_used(empty: Cluster) -> None:
     since = datetime.now(UTC)
     install(empty, "--wait", "--timeout=2m")
     proxy: dict[str, Any] = {"replicas": 2, "routes": []}
     for spec in (
-        # With one revision kept, the second one forgets the first.
-        {"traefik": proxy, "revisionHistoryLimit": 1},
+        # With one revision kept, the second one forgets the first; likewise with one probe.
+        {"traefik": proxy, "revisionHistoryLimit": 1, "probes": PROBES},
         {"traefik": {**proxy, "routes": [{"name": "web", "service": {"name": "web", "port": 80}}]}},
         {"redis": {"maxClients": 60}},
         {"redis": None, "traefik": {"replicas": 1}},
@@ -230,6 +240,16 @@ def test_rights_granted_are_rights_used(empty: Cluster) -> None:
         else:
             empty.apply(stack(**spec))
         empty.wait_ready("cos", STACKS)
+    wait_for(
+        "the last change is probed, and the earlier probes forgotten", lambda: ended(empty) == {"cos-r5"}, 90
+    )
+    # One that is deleted while it makes load: its Job is stopped, and goes once all is cleared.
+    long = {"stackRef": {"name": "cos"}, "secondsPerCheck": 60}
+    metadata = {"name": "long", "namespace": STACKS}
+    empty.apply({"apiVersion": "cos.dev/v1alpha1", "kind": "StackProbe", "metadata": metadata, "spec": long})
+    wait_for("load is made", lambda: empty.get("job", "long", STACKS), 30)
+    empty.run("delete", "stackprobe", "long", "-n", STACKS)
+    wait_for("its Job is stopped and gone", lambda: not empty.list("jobs", STACKS), 60)
     granted = rights_of_the_operator(empty)
     seen = set(requests_of_the_operator(since))
     assert {(resource, verb) for resource, verb, allowed in seen if not allowed} == set()
@@ -244,8 +264,7 @@ def test_rights_granted_are_rights_used(empty: Cluster) -> None:
 
 
 def test_kubectl_alone_installs_upgrades_and_uninstalls(empty: Cluster, older: Path, tmp_path: Path) -> None:
-    (old_crd,) = (older / "files" / "crds").glob("*.yaml")
-    empty.run("apply", "-f", str(old_crd))
+    empty.run("apply", "-f", str(older / "files" / "crds" / CRD_FILE))
     text = (ROOT / "manifests" / "install.yaml").read_text()
     manifest = tmp_path / "install.yaml"
     manifest.write_text(text.replace(f"image: cos-operator:{VERSION}", f"image: {IMAGE}:{VERSION}"))

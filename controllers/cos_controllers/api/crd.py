@@ -54,6 +54,7 @@ _KINDS = (
             _column("Components", ".status.summary"),
             _column("Reason", _condition("Ready", "reason")),
             _column("Gates", _condition("GatesPassed", "status"), wide=True),
+            _column("SLO", _condition("SLOMet", "status"), wide=True),
             _column("Message", _condition("Ready", "message"), wide=True),
             _AGE,
         ),

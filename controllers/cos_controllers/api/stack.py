@@ -26,6 +26,7 @@ from cos_controllers.api.metadata import Metadata
 from cos_controllers.api.model import ApiModel, Rule
 from cos_controllers.api.probe import Probes
 from cos_controllers.api.quantity import is_positive_quantity, parse_quantity
+from cos_controllers.api.slo import Slo
 from cos_controllers.api.status import CosStackStatus
 
 HOST_FORM = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
@@ -380,6 +381,8 @@ class CosStackSpec(ApiModel):
     """Where images come from."""
     probes: Probes = Probes()
     """When load is made to measure the stack: `StackProbe` objects that the operator creates by itself."""
+    slo: Slo | None = None
+    """What the stack is to reach, by what its probes measure. `slo: {}` asks for what a COS stack is to reach."""
     postgres: Annotated[
         list[PostgresSpec], Field(max_length=8, json_schema_extra={"x-list-map-keys": ["name"]})
     ] = []

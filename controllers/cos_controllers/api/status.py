@@ -31,6 +31,8 @@ class ConditionType(StrEnum):
     """Nothing will change until a person acts; the message says what to do."""
     GATES_PASSED = "GatesPassed"
     """Every gate of every component passes. It decides neither Ready nor Available."""
+    SLO_MET = "SLOMet"
+    """Every objective of `spec.slo` is met; absent without that."""
     COMPLETE = "Complete"
     """Of a `StackProbe`: it has ended, in whatever phase."""
 
@@ -141,6 +143,12 @@ class Reason(StrEnum):
     """A gate of a component fails: the message names it and says why."""
     GATE_UNKNOWN = "GateUnknown"
     """No gate fails, and one is not known: the message names it and says what it waits for."""
+    OBJECTIVES_MET = "ObjectivesMet"
+    """Every objective of `spec.slo` is met by the newest measurements."""
+    OBJECTIVE_MISSED = "ObjectiveMissed"
+    """An objective of `spec.slo` is missed in too many of the newest measurements: the message has the figures."""
+    OBJECTIVE_UNKNOWN = "ObjectiveUnknown"
+    """No objective is missed, and of one it is not known: the message says why."""
 
 
 class Condition(ApiModel):
@@ -221,6 +229,31 @@ class ComponentStatus(ApiModel):
     """What is asked of the component beyond whether it answers."""
 
 
+class ObjectiveStatus(ApiModel):
+    """How it stands with one objective."""
+
+    name: Annotated[str, Field(max_length=63)]
+    """Name of the objective."""
+    verdict: Verdict
+    """Whether it is met."""
+    target: str
+    """The objective in words."""
+    measured: str = ""
+    """The newest measurement; "" without one."""
+    probe: str = ""
+    """The `StackProbe` that measured it."""
+    failures: int = 0
+    """How many of the measurements that count miss it."""
+    measurements: int = 0
+    """How many measurements count, at most those of its window."""
+    dry_run: bool = False
+    """Whether it has no part in `SLOMet`."""
+    message: Annotated[str, Field(max_length=1024)] = ""
+    """A sentence for a person, unless it is met."""
+    since: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    """When the verdict changed last (RFC 3339)."""
+
+
 class RetainedVolume(ApiModel):
     """A volume that is kept although its component is not in the spec."""
 
@@ -242,11 +275,15 @@ class CosStackStatus(ApiModel):
     conditions: Annotated[
         list[Condition], Field(max_length=16, json_schema_extra={"x-list-map-keys": ["type"]})
     ] = []
-    """Ready, Available, Reconciling, Stalled and GatesPassed."""
+    """Ready, Available, Reconciling, Stalled, GatesPassed and, with `spec.slo`, SLOMet."""
     components: Annotated[
         list[ComponentStatus], Field(max_length=16, json_schema_extra={"x-list-map-keys": ["name"]})
     ] = []
     """A row per component."""
+    objectives: Annotated[
+        list[ObjectiveStatus], Field(max_length=64, json_schema_extra={"x-list-map-keys": ["name"]})
+    ] = []
+    """A row per objective of `spec.slo`."""
     retained: Annotated[
         list[RetainedVolume], Field(max_length=64, json_schema_extra={"x-list-map-keys": ["claim"]})
     ] = []

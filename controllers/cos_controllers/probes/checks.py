@@ -11,10 +11,11 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
-from cos_controllers.api.probe import MAX_ROUTES, Load, ProbeSettings
-from cos_controllers.api.stack import CosStackSpec, Route
+from cos_controllers.api.probe import Load, ProbeSettings
+from cos_controllers.api.stack import CosStackSpec
 from cos_controllers.components.registry import ENGINES
 from cos_controllers.names import child_name
+from cos_controllers.objectives import probed_routes
 
 
 class CheckName(StrEnum):
@@ -140,14 +141,6 @@ def _checks(engine: str, stack: CosStackSpec, settings: ProbeSettings) -> list[C
             continue
         found += [
             check.model_copy(update={"route": route.name, "host": route.host or "", "path": route.path})
-            for route in routes_of(stack, settings)
+            for route in probed_routes(stack, settings)
         ]
     return found
-
-
-def routes_of(stack: CosStackSpec, settings: ProbeSettings) -> list[Route]:
-    """The routes to try: those that are named, else the first to a component, of which nobody minds the requests."""
-    routes = stack.traefik.routes if stack.traefik else []
-    if settings.routes:
-        return [route for route in routes if route.name in settings.routes]
-    return [route for route in routes if route.component][:MAX_ROUTES]

@@ -18,7 +18,7 @@ MOVING = frozenset(
 )
 #: How a gate's message begins that says no more than its component's reason; a test compares them too.
 OF_THE_ROW = ("it does not serve: ", "not asked: ")
-_ORDER = ("Ready", "Available", "GatesPassed", "Reconciling", "Stalled")
+_ORDER = ("Ready", "Available", "GatesPassed", "SLOMet", "Reconciling", "Stalled")
 
 
 class Verdict(NamedTuple):

@@ -113,11 +113,13 @@ def make_load(
     opened = _open(connect, connections)
     workers: list[_Worker] = []
     try:
-        for connection in opened:
-            _warm_up(connection, warm_up / connections, stop)
+        warm = [_warm_up(connection, warm_up / connections, stop) for connection in opened]
         began = time.perf_counter() + 0.01
         schedule = _Schedule(began, rate, seconds)
-        workers = [_Worker(connection, connect, schedule, stop) for connection in opened]
+        workers = [
+            _Worker(connection if usable else None, connect, schedule, stop)
+            for connection, usable in zip(opened, warm, strict=True)
+        ]
         cpu = time.process_time()
         for worker in workers:
             worker.thread.start()
@@ -150,15 +152,16 @@ def _open(connect: Callable[[], Connection], connections: int) -> list[Connectio
     return opened
 
 
-def _warm_up(connection: Connection, seconds: float, stop: threading.Event) -> None:
+def _warm_up(connection: Connection, seconds: float, stop: threading.Event) -> bool:
+    """Whether the connection can be used afterwards. What fails here fails again where it is counted."""
     end = time.perf_counter() + seconds
-    for number in count(start=-1, step=-1):
-        if time.perf_counter() >= end or stop.is_set():
-            return
-        try:
-            connection.request(number)
-        except Exception as error:
-            raise Broken(f"the first requests failed: {said(error)}") from error
+    numbers = count(start=-1, step=-1)
+    try:
+        while time.perf_counter() < end and not stop.is_set():
+            connection.request(next(numbers))
+    except Exception:  # noqa: BLE001 - whatever a driver raises
+        return False
+    return True
 
 
 class _Worker:
@@ -166,7 +169,7 @@ class _Worker:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: Connection | None,
         connect: Callable[[], Connection],
         schedule: _Schedule,
         stop: threading.Event,
@@ -175,7 +178,7 @@ class _Worker:
         self.ended = 0.0
         self.thread = threading.Thread(target=self._run, daemon=True)
         #: None after an error.
-        self.connection: Connection | None = connection
+        self.connection = connection
         self._connect = connect
         self._schedule = schedule
         self._stop = stop

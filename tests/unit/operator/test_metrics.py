@@ -14,6 +14,7 @@ from cos_controllers.api.status import (
     CosStackStatus,
     GateName,
     GateStatus,
+    ObjectiveStatus,
     Verdict,
 )
 from cos_controllers.observation import Facts, Usage
@@ -184,6 +185,28 @@ def test_of_each_check_the_newest_figures_are_told_and_of_a_stack_without_probes
     assert ("ns", "probed") not in metrics.probed_stacks()
 
 
+def test_objectives_and_their_condition_go_with_the_spec_that_asks_for_them() -> None:
+    def with_objectives(*verdicts: Verdict) -> CosStackStatus:
+        rows = [
+            ObjectiveStatus(name=f"o{n}", verdict=v, target="x", since="2026-01-01T00:00:00Z")
+            for n, v in enumerate(verdicts)
+        ]
+        met = Condition(type="SLOMet", status=ConditionStatus.FALSE, reason="x", last_transition_time="x")
+        return CosStackStatus(objectives=rows, conditions=[met] if rows else [])
+
+    where = {"namespace": "ns", "stack": "slo"}
+    value = metrics.REGISTRY.get_sample_value
+    metrics.set_stack("ns", "slo", with_objectives(Verdict.FAILED, Verdict.PASSED))
+    assert [value("cos_stack_objective", where | {"objective": name}) for name in ("o0", "o1")] == [0, 1]
+    metrics.set_stack("ns", "slo", with_objectives(Verdict.UNKNOWN))
+    assert [value("cos_stack_objective", where | {"objective": name}) for name in ("o0", "o1")] == [-1, None]
+    assert value("cos_stack_condition", where | {"type": "SLOMet"}) == 0
+    metrics.set_stack("ns", "slo", with_objectives())
+    assert not series("cos_stack_objective")
+    assert value("cos_stack_condition", where | {"type": "SLOMet"}) is None
+    metrics.remove_stack("ns", "slo")
+
+
 def test_a_stack_whose_looks_fail_is_told_until_one_succeeds_or_it_is_gone() -> None:
     labels = {"namespace": "ns", "stack": "sick"}
     value = metrics.REGISTRY.get_sample_value
@@ -221,6 +244,7 @@ def test_the_table_is_what_is_exposed_and_follows_the_conventions() -> None:
         "cos_stack_connections_limit": ("gauge", ("namespace", "stack", "component")),
         "cos_stack_storage_used_bytes": ("gauge", ("namespace", "stack", "component")),
         "cos_stack_storage_limit_bytes": ("gauge", ("namespace", "stack", "component")),
+        "cos_stack_objective": ("gauge", ("namespace", "stack", "objective")),
         "cos_stack_rollbacks_total": ("counter", ("namespace", "stack", "component")),
         "cos_probe_runs_total": ("counter", ("namespace", "stack", "phase")),
         "cos_probe_latency_seconds": ("gauge", ("namespace", "stack", "check", "quantile")),

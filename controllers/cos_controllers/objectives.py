@@ -1,0 +1,258 @@
+"""Whether a stack reaches what it is to reach, by the probes that it has.
+
+N of M: an objective is missed while so many of the newest measurements miss its bound, and met again as soon as they
+have left the window. Argo Rollouts' `failureLimit` counts over a run that ends; here nothing ends, and an objective
+would never recover. Its `inconclusiveLimit` and `consecutiveErrorLimit` are those of Argo (exceeded at `>`), counted
+since the newest measurement.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import NamedTuple
+
+from cos_controllers.api.probe import MAX_ROUTES, CheckStatus, Load, ProbePhase, ProbeSettings, StackProbe
+from cos_controllers.api.quantity import parse_quantity
+from cos_controllers.api.slo import DURATIONS, Figure, Objective
+from cos_controllers.api.stack import CosStack, CosStackSpec, Route
+from cos_controllers.api.status import Verdict
+
+#: Of a stack that is probed by the clock: so many turns without a measurement, and nothing is known any more.
+_STALE_TURNS = 3
+_MICROSECONDS = {"us": 1, "ms": 1000, "s": 1_000_000}
+_PERCENTILES = {
+    Figure.P50: "p50_microseconds",
+    Figure.P95: "p95_microseconds",
+    Figure.P99: "p99_microseconds",
+    Figure.MAX: "max_microseconds",
+}
+
+
+class _Kind(StrEnum):
+    MET = "met"
+    MISSED = "missed"
+    INCONCLUSIVE = "inconclusive"
+    ERROR = "error"
+
+
+class _Sample(NamedTuple):
+    """What one probe says of an objective: `value` in the figure's unit, None if it has none; `why` in words."""
+
+    kind: _Kind
+    probe: StackProbe
+    value: float | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is said of an objective. `measured` is the newest figure in words, of the probe `probe`."""
+
+    objective: Objective
+    verdict: Verdict
+    message: str = ""
+    measured: str = ""
+    probe: str = ""
+    failures: int = 0
+    measurements: int = 0
+
+
+def objectives_of(stack: CosStack) -> list[Objective]:
+    """Those of the spec, else those of a COS stack (the mission's figures) for the components that it has."""
+    if stack.spec.slo is None:
+        return []
+    return stack.spec.slo.objectives or _of_the_mission(stack)
+
+
+def _of_the_mission(stack: CosStack) -> list[Objective]:
+    spec, found = stack.spec, []
+    if spec.redis:
+        found += [
+            Objective(name="redis-latency", check="redis/Latency", figure=Figure.P95, at_most="10ms"),
+            Objective(
+                name="redis-messages", check="redis/Throughput", figure=Figure.PER_SECOND, at_least="1000"
+            ),
+            Objective(name="redis-pubsub", check="redis/PubSub", figure=Figure.P95, at_most="10ms"),
+            Objective(name="redis-memory", check="redis", figure=Figure.MEMORY_GROWTH, at_most="100M"),
+        ]
+    for item in spec.postgres:
+        check = f"postgres-{item.name}/Mixed"
+        found += [
+            Objective(
+                name=f"postgres-{item.name}-operations", check=check, figure=Figure.PER_SECOND, at_least="20"
+            ),
+            Objective(name=f"postgres-{item.name}-latency", check=check, figure=Figure.P95, at_most="100ms"),
+        ]
+    for route in probed_routes(spec, spec.probes.template):
+        check = f"traefik/Route/{route.name}"
+        found += [
+            Objective(
+                name=f"route-{route.name}-requests", check=check, figure=Figure.PER_SECOND, at_least="50"
+            ),
+            Objective(name=f"route-{route.name}-latency", check=check, figure=Figure.P95, at_most="500ms"),
+        ]
+    return [*found, Objective(name="errors", figure=Figure.ERROR_PERCENT, at_most="3%")]
+
+
+def probed_routes(stack: CosStackSpec, settings: ProbeSettings) -> list[Route]:
+    """The routes that a probe tries: those named, else the first to a component, of which nobody minds the requests."""
+    routes = stack.traefik.routes if stack.traefik else []
+    if settings.routes:
+        return [route for route in routes if route.name in settings.routes]
+    return [route for route in routes if route.component][:MAX_ROUTES]
+
+
+def judge_objectives(stack: CosStack, probes: Sequence[StackProbe], now: datetime) -> list[Row]:
+    """A row for each objective. `probes`: the stack's, in any order; those with `Saturating` load do not count."""
+    ended = sorted(
+        (probe for probe in probes if probe.status.completion_time and probe.spec.load is Load.PACED),
+        key=lambda probe: (probe.status.completion_time or "", probe.metadata.name),
+        reverse=True,
+    )
+    return [_row(stack, objective, ended, now) for objective in objectives_of(stack)]
+
+
+def _row(stack: CosStack, objective: Objective, probes: Sequence[StackProbe], now: datetime) -> Row:
+    """`probes` newest first."""
+    samples = [sample for probe in probes if (sample := _sample(objective, probe))]
+    conclusive = [sample for sample in samples if sample.kind in {_Kind.MET, _Kind.MISSED}]
+    since = samples[: samples.index(conclusive[0])] if conclusive else samples
+    window = conclusive[: objective.window.measurements]
+    missed = sum(sample.kind is _Kind.MISSED for sample in window)
+    newest = conclusive[0] if conclusive else None
+    row = Row(
+        objective,
+        Verdict.PASSED,
+        measured=in_words(objective.figure, newest.value) if newest else "",
+        probe=newest.probe.metadata.name if newest else "",
+        failures=missed,
+        measurements=len(window),
+    )
+    if missed >= objective.window.failures:
+        worst = next(sample for sample in window if sample.kind is _Kind.MISSED)
+        return replace(row, verdict=Verdict.FAILED, message=_why_missed(row, worst))
+    if doubt := _doubt(stack, objective, since, newest, now):
+        return replace(row, verdict=Verdict.UNKNOWN, message=doubt)
+    return row
+
+
+def _why_missed(row: Row, sample: _Sample) -> str:
+    said = sample.why or f"it was {in_words(row.objective.figure, sample.value)}"
+    return f"{target(row.objective)} is missed in {row.failures} of {row.measurements} measurements: {said}"
+
+
+def _doubt(
+    stack: CosStack, objective: Objective, since: Sequence[_Sample], newest: _Sample | None, now: datetime
+) -> str:
+    """Why it is not known whether the objective is met; "" if it is. `since`: what came after `newest`."""
+    for kind, limit, what in (
+        (_Kind.ERROR, objective.consecutive_error_limit, "could not run"),
+        (_Kind.INCONCLUSIVE, objective.inconclusive_limit, "were inconclusive"),
+    ):
+        found = [sample for sample in since if sample.kind is kind]
+        if len(found) > limit:
+            return f"the last {len(found)} measurements {what}: {found[0].why}"
+    if newest is None:
+        return since[0].why if since else "not measured yet"
+    interval = stack.spec.probes.interval_seconds
+    ended = datetime.fromisoformat(newest.probe.status.completion_time or "")
+    if interval and now - ended > timedelta(seconds=_STALE_TURNS * interval):
+        return f"the newest measurement is of {newest.probe.status.completion_time}"
+    return ""
+
+
+def _sample(objective: Objective, probe: StackProbe) -> _Sample | None:
+    """What a probe says of an objective; None if that was no part of it."""
+    if objective.figure is Figure.MEMORY_GROWTH:
+        return _growth(objective, probe)
+    rows = [row for row in probe.status.checks if not objective.check or row.name == objective.check]
+    if not rows:
+        # One that broke down says of no check how it went.
+        broken = probe.status.phase is ProbePhase.ERROR and not probe.status.checks
+        return _Sample(_Kind.ERROR, probe, why=probe.status.message) if broken else None
+    if len(rows) == 1:
+        (row,) = rows
+        if row.phase is ProbePhase.ERROR:
+            return _Sample(_Kind.ERROR, probe, why=row.message)
+        if row.phase is ProbePhase.INCONCLUSIVE:
+            return _Sample(_Kind.INCONCLUSIVE, probe, why=row.message)
+    value = _value(objective.figure, rows)
+    if value is None:
+        failed = any(row.phase is ProbePhase.FAILED for row in rows)
+        return _Sample(_Kind.MISSED if failed else _Kind.ERROR, probe, why=rows[0].message)
+    return _judged(objective, probe, value)
+
+
+def _judged(objective: Objective, probe: StackProbe, value: float) -> _Sample:
+    return _Sample(_Kind.MET if _holds(objective, value) else _Kind.MISSED, probe, value)
+
+
+def _growth(objective: Objective, probe: StackProbe) -> _Sample | None:
+    for row in probe.status.components:
+        if row.name == objective.check and row.memory_growth_bytes is not None:
+            return _judged(objective, probe, row.memory_growth_bytes)
+    return None
+
+
+def _value(figure: Figure, rows: Sequence[CheckStatus]) -> float | None:
+    """The figure in its unit (microseconds, a second, percent); None if it was not measured."""
+    if figure is Figure.ERROR_PERCENT:
+        errors = sum(row.errors for row in rows)
+        total = errors + sum(row.operations for row in rows)
+        return 100 * errors / total if total else None
+    (row,) = rows
+    if figure is Figure.PER_SECOND:
+        return row.operations * 1000 / row.elapsed_milliseconds if row.elapsed_milliseconds else None
+    return getattr(row.latency, _PERCENTILES[figure]) if row.latency else None
+
+
+def _holds(objective: Objective, value: float) -> bool:
+    bound = amount(objective.figure, objective.at_most or objective.at_least or "")
+    return value <= bound if objective.at_most is not None else value >= bound
+
+
+def amount(figure: Figure, text: str) -> float:
+    """A bound as a number in the figure's unit. Raises `ValueError` for what the API refuses."""
+    if figure in DURATIONS:
+        number = text.rstrip("mus")
+        return float(number) * _MICROSECONDS[text[len(number) :]]
+    if figure is Figure.ERROR_PERCENT:
+        return float(text.removesuffix("%"))
+    return float(parse_quantity(text))
+
+
+def target(objective: Objective) -> str:
+    """An objective in words."""
+    bound = (
+        f"at most {objective.at_most}" if objective.at_most is not None else f"at least {objective.at_least}"
+    )
+    return " ".join(filter(None, (objective.check, objective.figure.value, bound)))
+
+
+def in_words(figure: Figure, value: float | None) -> str:
+    """A figure with its unit, three digits."""
+    if value is None:
+        return "not measured"
+    if figure in DURATIONS:
+        unit, factor = next(
+            (u, f) for u, f in (("s", 1e6), ("ms", 1e3), ("us", 1)) if value >= f or u == "us"
+        )
+        return f"{_digits(value / factor)}{unit}"
+    if figure is Figure.ERROR_PERCENT:
+        return f"{_digits(value)}%"
+    if figure is Figure.MEMORY_GROWTH:
+        return f"{_digits(value / 1e6)}M"
+    return _digits(value)
+
+
+def _digits(value: float) -> str:
+    """Three significant digits, all of those before the point."""
+    if not value:
+        return "0"
+    decimals = max(0, 2 - math.floor(math.log10(abs(value))))
+    text = f"{value:.{min(decimals, 6)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -1,0 +1,180 @@
+"""Probes of real engines: measured, called by its name what is wrong, and nothing left, whoever is killed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from applications import client
+from harness import Cluster, wait_for
+
+from conftest import NAMESPACE, OPERATOR_NAMESPACE
+
+CHECKS = {
+    "postgres-prod/Mixed": 40,
+    "postgres-dev/Mixed": 40,
+    "redis/Latency": 100,
+    "redis/Throughput": 1200,
+    "redis/PubSub": 100,
+    "elasticsearch/Index": 20,
+    "elasticsearch/Search": 20,
+    "neo4j/Write": 20,
+    "neo4j/Traverse": 20,
+    "traefik/Route/search": 60,
+}
+#: Seconds for a probe of two seconds a check: the pod, Python and the drivers, the data, the checks.
+LIMIT = 120.0
+_LEFT = """
+import pathlib, sys
+def binding(name):
+    folder = pathlib.Path("/bindings") / name
+    return {key: (folder / key).read_text() for key in ("host", "username", "password")}
+import redis, elasticsearch, neo4j
+b = binding("redis")
+r = redis.Redis(b["host"], 6379, username=b["username"], password=b["password"])
+print("redis", sum(1 for _ in r.scan_iter("cos:probe:*", count=1000)))
+b = binding("elasticsearch")
+e = elasticsearch.Elasticsearch(f"http://{b['host']}:9200", basic_auth=(b["username"], b["password"]))
+print("elasticsearch", int(bool(e.indices.exists(index="cos-probe"))))
+b = binding("neo4j")
+with neo4j.GraphDatabase.driver(f"bolt://{b['host']}:7687", auth=(b["username"], b["password"])) as d:
+    rows, *_ = d.execute_query("MATCH (n:CosProbe) RETURN count(n) AS n")
+    indexes, *_ = d.execute_query("SHOW INDEXES YIELD name WHERE name = 'cos_probe'")
+    print("neo4j", rows[0]["n"] + len(indexes))
+"""
+
+
+def left(cluster: Cluster) -> dict[str, str]:
+    """What probes have left in each store; every value is "0" if nothing is."""
+    found = dict(line.split() for line in cluster.python("client", NAMESPACE, _LEFT).splitlines())
+    peer = ("psql", "-h", "/var/run/postgresql", "-U", "postgres", "-XAt", "-d", "cos_probe", "-c")
+    query = "SELECT count(*) FROM pg_namespace WHERE nspname = 'cos_probe'"
+    for component in ("postgres-prod", "postgres-dev"):
+        pod = f"cos-{component}-0"
+        found[component] = cluster.run("exec", pod, "-n", NAMESPACE, "--", *peer, query).stdout.strip()
+    return found
+
+
+def create(cluster: Cluster, name: str, **spec: Any) -> None:
+    cluster.apply(
+        {
+            "apiVersion": "cos.dev/v1alpha1",
+            "kind": "StackProbe",
+            "metadata": {"name": name, "namespace": NAMESPACE},
+            "spec": {"stackRef": {"name": "cos"}, "secondsPerCheck": 2, **spec},
+        }
+    )
+
+
+def ended(cluster: Cluster, name: str) -> dict[str, Any]:
+    """The status of a probe that has ended, and of which nothing is left to do."""
+
+    def status() -> dict[str, Any] | None:
+        probe = cluster.get("stackprobe", name, NAMESPACE) or {}
+        found: dict[str, Any] = probe.get("status", {})
+        return found if found.get("completionTime") else None
+
+    found = wait_for(f"probe {name} has ended", status, LIMIT)
+    wait_for(f"the Job of {name} is gone", lambda: not cluster.get("job", name, NAMESPACE), 60)
+    return found
+
+
+def checks(status: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {row["name"]: row for row in status["checks"]}
+
+
+def makes_load(cluster: Cluster, name: str) -> str:
+    """The name of the probe's pod, once it runs."""
+
+    def pod() -> str:
+        pods = cluster.list("pods", NAMESPACE, f"cos.dev/probe={name}")
+        return next((p["metadata"]["name"] for p in pods if p["status"]["phase"] == "Running"), "")
+
+    return wait_for(f"{name} makes load", pod, 60)
+
+
+@pytest.fixture
+def probed(healthy: Cluster) -> Iterator[Cluster]:
+    """The shared stack; the probes go, and leave nothing."""
+    yield healthy
+    healthy.run("delete", "stackprobes", "--all", "-n", NAMESPACE)
+    wait_for(
+        "no Job is left", lambda: not healthy.list("jobs", NAMESPACE, "app.kubernetes.io/name=cos-probe"), 60
+    )
+    assert set(left(healthy).values()) == {"0"}
+
+
+def test_every_engine_is_measured_and_keeps_nothing(probed: Cluster) -> None:
+    create(probed, "all")
+    status = ended(probed, "all")
+    found = checks(status)
+    assert list(found) == list(CHECKS)
+    assert {row["phase"] for row in found.values()} <= {"Successful", "Inconclusive"}, status["message"]
+    for name, rate in CHECKS.items():
+        row = found[name]
+        assert row["operations"] + row["missed"] == 2 * rate, row
+        assert row["errors"] == 0, row
+        assert 0 < row["serviceTime"]["p50Microseconds"] <= row["latency"]["maxMicroseconds"], row
+    taken = {row["name"]: row for row in status["components"]}
+    assert {name for name, row in taken.items() if row.get("cpuMilliseconds", 0) > 0} == {
+        "redis",
+        "elasticsearch",
+        "neo4j",
+    }
+    assert taken["redis"]["connectionsLimit"] >= taken["redis"]["connections"] > 0
+    assert all(row["revision"] for row in taken.values())
+    assert left(probed) == dict.fromkeys(left(probed), "0")
+
+
+def test_it_ends_well_although_the_operator_is_killed_meanwhile(probed: Cluster) -> None:
+    create(probed, "killed", components=["redis", "postgres-dev"])
+    makes_load(probed, "killed")
+    operator = ("-n", OPERATOR_NAMESPACE, "-l", "app.kubernetes.io/name=cos-operator")
+    probed.run("delete", "pod", *operator, "--grace-period=0", "--force", "--wait=false")
+    status = ended(probed, "killed")
+    assert set(checks(status)) == {name for name in CHECKS if name.startswith(("redis", "postgres-dev"))}
+    assert status["phase"] in {"Successful", "Inconclusive"}, status["message"]
+
+
+def test_what_a_killed_prober_left_is_cleared(probed: Cluster) -> None:
+    create(probed, "broken", secondsPerCheck=30)
+    pod = makes_load(probed, "broken")
+    wait_for("there is data", lambda: left(probed)["postgres-prod"] != "0", 30)
+    probed.run("delete", "pod", pod, "-n", NAMESPACE, "--grace-period=0", "--force", "--wait=false")
+    status = ended(probed, "broken")
+    assert (status["phase"], status.get("checks", [])) == ("Error", [])
+
+
+def test_what_is_wrong_is_called_by_its_name(probed: Cluster) -> None:
+    """A Postgres without a free connection, a route to nowhere, and beside them a Redis that is well."""
+    routes = probed.stack("cos", NAMESPACE)["spec"]["traefik"]["routes"]
+    nowhere = {"name": "nowhere", "path": "/nowhere", "service": {"name": "no-such-service", "port": 80}}
+    probed.patch_stack("cos", NAMESPACE, {"traefik": {"routes": [*routes, nowhere]}})
+    answer = f"http://cos-traefik.{NAMESPACE}.svc/nowhere"
+    wait_for("the route is in force", lambda: client(probed, "http_", answer, "any.test") == "502", 30)
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(client, probed, "postgres", "postgres-dev", "hold", "50", timeout=120)
+        query = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
+        peer = ("psql", "-h", "/var/run/postgresql", "-U", "postgres", "-XAt", "-c", query)
+
+        def taken() -> int:
+            shown = probed.run("exec", "cos-postgres-dev-0", "-n", NAMESPACE, "--", *peer)
+            return int(shown.stdout)
+
+        wait_for("every connection is taken", lambda: taken() > 80, 30)
+        create(
+            probed, "planted", components=["postgres-dev", "redis", "traefik"], routes=["nowhere", "search"]
+        )
+        status = ended(probed, "planted")
+        held.result()
+    found = checks(status)
+    assert found["postgres-dev/Mixed"]["phase"] == "Error"
+    assert "remaining connection slots are reserved" in found["postgres-dev/Mixed"]["message"]
+    assert found["traefik/Route/nowhere"]["phase"] == "Failed"
+    assert "answered 502 Bad Gateway" in found["traefik/Route/nowhere"]["message"]
+    well = {name: row for name, row in found.items() if name.startswith(("redis", "traefik/Route/search"))}
+    assert len(well) == 4
+    assert {row["phase"] for row in well.values()} <= {"Successful", "Inconclusive"}
+    assert status["phase"] == "Failed"

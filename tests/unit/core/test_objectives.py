@@ -1,0 +1,259 @@
+"""Objectives: N of M, and silence that is never a pass."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cos_controllers.api.probe import StackProbe
+from cos_controllers.api.slo import Figure, Objective
+from cos_controllers.api.stack import CosStack
+from cos_controllers.api.status import Verdict
+from cos_controllers.conditions import timestamp
+from cos_controllers.objectives import Row, amount, in_words, judge_objectives, objectives_of, target
+from cos_controllers.parsing import parse_stack
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+LATENCY = {"name": "p95", "check": "redis/Latency", "figure": "P95", "atMost": "10ms"}
+#: What a probe says of `redis/Latency`, by a letter.
+ROWS: dict[str, dict[str, Any]] = {
+    "m": {"phase": "Successful", "operations": 500, "latency": 5000},
+    "x": {"phase": "Successful", "operations": 500, "latency": 25_000},
+    "f": {"phase": "Failed", "message": "7 of 7 requests failed: READONLY"},
+    "i": {"phase": "Inconclusive", "operations": 500, "latency": 90_000, "message": "the prober was late"},
+    "e": {"phase": "Error", "message": "no route to host"},
+}
+
+
+def stack(*objectives: dict[str, Any], **spec: Any) -> CosStack:
+    return parse_stack(
+        {
+            "apiVersion": "cos.dev/v1alpha1",
+            "kind": "CosStack",
+            "metadata": {"name": "cos", "namespace": "cos", "uid": "u", "generation": 1},
+            "spec": {"redis": {}, "slo": {"objectives": list(objectives)}, **spec},
+        }
+    )
+
+
+def probe(number: int, rows: list[dict[str, Any]], *, components: Any = (), **changes: Any) -> StackProbe:
+    status = {
+        "phase": "Successful",
+        "completionTime": timestamp(START + timedelta(hours=number)),
+        "checks": rows,
+        "components": list(components),
+        **changes.pop("status", {}),
+    }
+    return StackProbe.model_validate(
+        {
+            "apiVersion": "cos.dev/v1alpha1",
+            "kind": "StackProbe",
+            "metadata": {"name": f"p{number}", "namespace": "cos"},
+            "spec": {"stackRef": {"name": "cos"}, **changes},
+            "status": status,
+        }
+    )
+
+
+def row(letter: str, name: str = "redis/Latency") -> dict[str, Any]:
+    found = {**ROWS[letter], "name": name, "elapsedMilliseconds": 5000}
+    if value := found.pop("latency", 0):
+        found["latency"] = {f"{q}Microseconds": value for q in ("p50", "p95", "p99", "max")}
+    return found
+
+
+def history(letters: str) -> list[StackProbe]:
+    """One probe a letter, oldest first."""
+    return [probe(number, [row(letter)]) for number, letter in enumerate(letters)]
+
+
+def judged(letters: str, **objective: Any) -> Row:
+    (found,) = judge_objectives(stack({**LATENCY, **objective}), history(letters), START)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("letters", "verdict"),
+    [
+        ("", "Unknown"),
+        ("m", "Passed"),
+        ("x", "Passed"),
+        ("xx", "Failed"),
+        ("xmx", "Failed"),
+        ("xmm", "Passed"),
+        ("xxm", "Failed"),
+        ("xxmm", "Passed"),
+        ("ff", "Failed"),
+        # What says nothing of the engine neither fills the window nor empties it.
+        ("xiex", "Failed"),
+        ("mi", "Passed"),
+        ("miii", "Passed"),
+        ("miiii", "Unknown"),
+        ("meeee", "Passed"),
+        ("meeeee", "Unknown"),
+        ("xxeeeee", "Failed"),
+        ("miiiim", "Passed"),
+        ("i", "Unknown"),
+        ("e", "Unknown"),
+    ],
+)
+def test_the_newest_measurements_decide(letters: str, verdict: str) -> None:
+    assert judged(letters).verdict is Verdict(verdict)
+
+
+def test_the_message_has_the_target_and_the_figure() -> None:
+    found = judged("mxx")
+    assert (found.measured, found.probe, found.failures, found.measurements) == ("25ms", "p2", 2, 3)
+    assert found.message == "redis/Latency P95 at most 10ms is missed in 2 of 3 measurements: it was 25ms"
+    assert judged("ff").message.endswith("in 2 of 2 measurements: 7 of 7 requests failed: READONLY")
+    assert judged("").message == "not measured yet"
+    assert judged("e").message == "no route to host"
+    assert judged("miiii").message == "the last 4 measurements were inconclusive: the prober was late"
+    assert judged("eeeee").message == "the last 5 measurements could not run: no route to host"
+
+
+@given(st.text("mxfie", max_size=12), st.integers(1, 5), st.integers(1, 5))
+def test_it_is_met_only_by_measurements_and_missed_only_by_enough(
+    letters: str, failures: int, more: int
+) -> None:
+    window = {"measurements": failures + more - 1, "failures": failures}
+    found = judged(letters, window=window)
+    conclusive = [letter for letter in letters if letter in "mxf"][-window["measurements"] :]
+    missed = sum(letter in "xf" for letter in conclusive)
+    assert (found.verdict is Verdict.FAILED) == (missed >= failures)
+    if found.verdict is Verdict.PASSED:
+        assert conclusive
+
+
+def test_a_saturating_probe_measures_something_else() -> None:
+    loud = [probe(number, [row("x")], load="Saturating") for number in range(3)]
+    (found,) = judge_objectives(stack(LATENCY), loud, START)
+    assert found.message == "not measured yet"
+
+
+def test_one_that_runs_or_was_of_other_components_says_nothing() -> None:
+    running = probe(1, [], status={"completionTime": None, "phase": "Running"})
+    other = probe(2, [row("m", "postgres-prod/Mixed")])
+    (found,) = judge_objectives(stack(LATENCY), [running, other], START)
+    assert found.message == "not measured yet"
+
+
+def test_one_that_broke_down_is_an_error_for_every_objective() -> None:
+    broken = [probe(n, [], status={"phase": "Error", "message": "OOMKilled"}) for n in range(1, 6)]
+    (found,) = judge_objectives(stack(LATENCY), [*history("m"), *broken], START)
+    assert found.message == "the last 5 measurements could not run: OOMKilled"
+
+
+def test_a_clock_that_has_stopped_makes_it_unknown() -> None:
+    ticking = stack(LATENCY, probes={"intervalSeconds": 3600})
+    probes = history("mmm")
+    assert judge_objectives(ticking, probes, START + timedelta(hours=5))[0].verdict is Verdict.PASSED
+    (found,) = judge_objectives(ticking, probes, START + timedelta(hours=5, seconds=1))
+    assert (found.verdict, found.message) == (
+        Verdict.UNKNOWN,
+        "the newest measurement is of 2026-01-01T02:00:00Z",
+    )
+
+
+@pytest.mark.parametrize(
+    ("objective", "met"),
+    [
+        ({"figure": "PerSecond", "atLeast": "100"}, True),
+        ({"figure": "PerSecond", "atLeast": "101"}, False),
+        ({"figure": "P50", "atMost": "5ms"}, True),
+        ({"figure": "P99", "atMost": "4999us"}, False),
+        ({"figure": "Max", "atMost": "1s"}, True),
+        ({"figure": "ErrorPercent", "atMost": "0%"}, True),
+        ({"figure": "MemoryGrowth", "check": "redis", "atMost": "100M"}, True),
+        ({"figure": "MemoryGrowth", "check": "redis", "atMost": "95Mi"}, False),
+    ],
+)
+def test_each_figure_in_its_unit(objective: dict[str, str], met: bool) -> None:  # noqa: FBT001
+    grown = {"name": "redis", "memoryGrowthBytes": 100_000_000}
+    wanted = {
+        "name": "o",
+        "check": "redis/Latency",
+        "window": {"measurements": 1, "failures": 1},
+        **objective,
+    }
+    (found,) = judge_objectives(stack(wanted), [probe(0, [row("m")], components=[grown])], START)
+    assert found.verdict is (Verdict.PASSED if met else Verdict.FAILED)
+
+
+def test_errors_of_all_checks_are_taken_together() -> None:
+    rows = [row("m"), {**row("m", "redis/PubSub"), "operations": 450, "errors": 50}]
+    wanted = {"name": "errors", "figure": "ErrorPercent", "atMost": "3%", "window": {"failures": 1}}
+    (found,) = judge_objectives(stack(wanted), [probe(0, rows)], START)
+    assert (found.verdict, found.measured) == (Verdict.FAILED, "5%")
+    assert found.message.startswith("ErrorPercent at most 3% is missed in 1 of 1 measurements")
+
+
+def test_a_stack_that_asks_for_no_more_gets_the_missions_objectives_for_what_it_has() -> None:
+    found = objectives_of(
+        stack(
+            postgres=[{"name": "prod"}],
+            elasticsearch={},
+            traefik={"routes": [{"name": "search", "component": "elasticsearch"}]},
+        )
+    )
+    assert [f"{item.name}: {target(item)}" for item in found] == [
+        "redis-latency: redis/Latency P95 at most 10ms",
+        "redis-messages: redis/Throughput PerSecond at least 1000",
+        "redis-pubsub: redis/PubSub P95 at most 10ms",
+        "redis-memory: redis MemoryGrowth at most 100M",
+        "postgres-prod-operations: postgres-prod/Mixed PerSecond at least 20",
+        "postgres-prod-latency: postgres-prod/Mixed P95 at most 100ms",
+        "route-search-requests: traefik/Route/search PerSecond at least 50",
+        "route-search-latency: traefik/Route/search P95 at most 500ms",
+        "errors: ErrorPercent at most 3%",
+    ]
+    without = stack().model_copy(update={"spec": stack().spec.model_copy(update={"slo": None})})
+    assert judge_objectives(without, history("xx"), START) == []
+
+
+@pytest.mark.parametrize(
+    ("figure", "value", "text"),
+    [
+        ("P95", 0.0, "0us"),
+        ("P95", 999, "999us"),
+        ("P95", 1234, "1.23ms"),
+        ("P95", 24_960, "25ms"),
+        ("P95", 2_500_000, "2.5s"),
+        ("PerSecond", 1199.7, "1200"),
+        ("PerSecond", 19.96, "20"),
+        ("ErrorPercent", 0.123456, "0.123%"),
+        ("MemoryGrowth", -50_000.0, "-0.05M"),
+        ("MemoryGrowth", 123_456_789, "123M"),
+    ],
+)
+def test_figures_in_words(figure: str, value: float, text: str) -> None:
+    assert in_words(Figure(figure), value) == text
+
+
+@given(st.integers(0, 10**9 - 1), st.sampled_from(["us", "ms", "s"]))
+def test_a_duration_is_read_in_microseconds(number: int, unit: str) -> None:
+    assert amount(Figure.P95, f"{number}{unit}") == number * {"us": 1, "ms": 1000, "s": 10**6}[unit]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"atMost": "10"},
+        {"atMost": "10m"},
+        {"atMost": "1.5ms"},
+        {"figure": "PerSecond", "atMost": None, "atLeast": "10/s"},
+        {"figure": "ErrorPercent", "atMost": "3"},
+        {"figure": "MemoryGrowth", "atMost": "100 MB"},
+        {"atLeast": "5ms"},
+        {"atMost": None},
+        {"check": ""},
+        {"window": {"measurements": 1, "failures": 2}},
+    ],
+)
+def test_what_cannot_be_judged_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"bound of|exactly one|must name|must not exceed"):
+        Objective.model_validate({**LATENCY, **wrong})
