@@ -130,6 +130,53 @@ STACK = (
         ],
         "Changes that did not serve in time, in the hour before.",
     ),
+    Panel(
+        "Objectives",
+        [("{{stack}} {{objective}}", _of_stacks("cos_stack_objective", "objective"))],
+        "Whether each objective of `spec.slo` is met, by the newest measurements.",
+        kind="state-timeline",
+        words=_WORDS,
+    ),
+    Panel(
+        "Latency by probes, p95",
+        [("{{stack}} {{check}}", _of_stacks("cos_probe_latency_seconds", "check", only=',quantile="0.95"'))],
+        "From when a request was due to its answer, by the newest probe.",
+        unit="s",
+    ),
+    Panel(
+        "Requests a second by probes",
+        [("{{stack}} {{check}}", _of_stacks("cos_probe_operations_per_second", "check"))],
+        "That succeeded, by the newest probe, which makes a fixed number unless its load is Saturating.",
+        unit="ops",
+    ),
+    Panel(
+        "Requests of probes that fail",
+        [("{{stack}} {{check}}", _of_stacks("cos_probe_error_ratio", "check"))],
+        "By the newest probe. Alert at 3 %.",
+        unit="percentunit",
+    ),
+    Panel(
+        "Memory growth during a probe",
+        [("{{stack}} {{component}}", _of_stacks("cos_probe_memory_growth_bytes", "component"))],
+        "By the engine's own account; alert of Redis at 75 MB.",
+        unit="bytes",
+    ),
+    Panel(
+        "Probes that ended",
+        [
+            (
+                "{{stack}} {{phase}}",
+                f"sum by (namespace, stack, phase) (increase(cos_probe_runs_total{{{_STACK}}}[1h]))",
+            )
+        ],
+        "By how they ended, in the hour before.",
+    ),
+    Panel(
+        "Since the last good probe",
+        [("{{stack}}", f"time() - {_of_stacks('cos_probe_completion_timestamp_seconds')}")],
+        "Of those that measured everything.",
+        unit="s",
+    ),
 )
 
 OPERATOR = (

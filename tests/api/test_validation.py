@@ -29,6 +29,11 @@ def route(name: str = "a", **fields: Any) -> dict[str, Any]:
     return {"name": name, "component": "elasticsearch", **fields}
 
 
+def slo(**fields: Any) -> dict[str, Any]:
+    objective = {"name": "o", "check": "redis/Latency", **fields}
+    return {"redis": {}, "slo": {"objectives": [objective]}}
+
+
 def spread(skew: int, otherwise: str) -> dict[str, Any]:
     return {"maxSkew": skew, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": otherwise}
 
@@ -329,6 +334,46 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
         traefik({"name": "a", "service": {"name": "api", "port": 80}}),
         traefik({"name": "a", "service": {"name": "api", "port": 70000}}),
         ("spec.traefik.routes[0].service.port", "less than or equal to 65535"),
+    ),
+    "objective's bound": (
+        slo(figure="P95", atMost="10ms"),
+        slo(figure="P95", atMost="10ms", atLeast="1ms"),
+        ("spec.slo.objectives[0]", "exactly one of atMost or atLeast"),
+    ),
+    "objective's duration": (
+        slo(figure="Max", atMost="500us"),
+        slo(figure="Max", atMost="10m"),
+        ("spec.slo.objectives[0]", "the bound of P50, P95, P99, Max is a duration: 500us, 10ms or 1s"),
+    ),
+    "objective's rate": (
+        slo(figure="PerSecond", atLeast="1000"),
+        slo(figure="PerSecond", atLeast="1000/s"),
+        ("spec.slo.objectives[0]", "the bound of PerSecond is a number"),
+    ),
+    "objective's share": (
+        slo(figure="ErrorPercent", atMost="0.5%", check=""),
+        slo(figure="ErrorPercent", atMost="0.5"),
+        ("spec.slo.objectives[0]", "the bound of ErrorPercent is a percentage: 3%"),
+    ),
+    "objective's bytes": (
+        slo(figure="MemoryGrowth", atMost="64Mi"),
+        slo(figure="MemoryGrowth", atMost="64 MB"),
+        ("spec.slo.objectives[0]", "the bound of MemoryGrowth is bytes: 100M or 64Mi"),
+    ),
+    "objective's check": (
+        slo(figure="P50", atMost="1ms"),
+        slo(figure="P50", atMost="1ms", check=""),
+        ("spec.slo.objectives[0].check", "check must name a check of a probe"),
+    ),
+    "objective's window": (
+        slo(figure="P50", atMost="1ms", window={"measurements": 2, "failures": 2}),
+        slo(figure="P50", atMost="1ms", window={"measurements": 1, "failures": 2}),
+        ("spec.slo.objectives[0].window.failures", "failures must not exceed measurements"),
+    ),
+    "interval of probes": (
+        {"redis": {}, "probes": {"intervalSeconds": 300}},
+        {"redis": {}, "probes": {"intervalSeconds": 299}},
+        ("spec.probes.intervalSeconds", "greater than or equal to 300"),
     ),
     "service type": (
         {"traefik": {"service": {"type": "NodePort"}}},

@@ -107,14 +107,14 @@ def probed(healthy: Cluster) -> Iterator[Cluster]:
 
 
 def test_every_engine_is_measured_and_keeps_nothing(probed: Cluster) -> None:
-    create(probed, "all")
+    create(probed, "all", secondsPerCheck=1)
     status = ended(probed, "all")
     found = checks(status)
     assert list(found) == list(CHECKS)
     assert {row["phase"] for row in found.values()} <= {"Successful", "Inconclusive"}, status["message"]
     for name, rate in CHECKS.items():
         row = found[name]
-        assert row["operations"] + row["missed"] == 2 * rate, row
+        assert row["operations"] + row["missed"] == rate, row
         assert row["errors"] == 0, row
         assert 0 < row["serviceTime"]["p50Microseconds"] <= row["latency"]["maxMicroseconds"], row
     taken = {row["name"]: row for row in status["components"]}
@@ -178,3 +178,75 @@ def test_what_is_wrong_is_called_by_its_name(probed: Cluster) -> None:
     assert len(well) == 4
     assert {row["phase"] for row in well.values()} <= {"Successful", "Inconclusive"}
     assert status["phase"] == "Failed"
+
+
+_LEAK = """
+import pathlib, sys, time, redis
+b = {p.name: p.read_text() for p in pathlib.Path("/bindings/redis").iterdir() if p.is_file()}
+r = redis.Redis(b["host"], 6379, username=b["username"], password=b["password"])
+names = [f"leak:{n}" for n in range(110)]
+if sys.argv[1] == "fill":
+    deadline = time.monotonic() + 60
+    while not r.exists("cos:probe:0"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(1)
+    for name in names:
+        r.set(name, b"x" * 2**20, ex=300)
+else:
+    r.unlink(*names)
+print("done")
+"""
+ONCE = {"measurements": 1, "failures": 1}
+SLO = {
+    "objectives": [
+        {"name": "redis-throughput", "check": "redis/Throughput", "figure": "P95", "atMost": "10ms"},
+        {"name": "redis-memory", "check": "redis", "figure": "MemoryGrowth", "atMost": "100M"},
+        {"name": "errors", "figure": "ErrorPercent", "atMost": "3%"},
+    ]
+}
+
+
+def test_objectives_are_judged_after_each_change_and_name_what_is_wrong(probed: Cluster) -> None:
+    """A Redis that is slowed by a limit of CPU, the limit taken away, and then a leak of 110 MB."""
+
+    def slo() -> tuple[str, list[str]]:
+        found = probed.condition("cos", NAMESPACE, "SLOMet")
+        rows = probed.stack("cos", NAMESPACE)["status"].get("objectives", [])
+        return found.get("status", ""), [row["name"] for row in rows if row["verdict"] == "Failed"]
+
+    def is_told(*expected: str) -> None:
+        status = "False" if expected else "True"
+        try:
+            wait_for(f"{expected or 'nothing'} is missed", lambda: slo() == (status, list(expected)), LIMIT)
+        except AssertionError as error:
+            rows = probed.stack("cos", NAMESPACE)["status"].get("objectives")
+            raise AssertionError(f"{error}: {rows}") from None
+
+    objectives = [{**objective, "window": ONCE} for objective in SLO["objectives"]]
+    template = {"secondsPerCheck": 3, "components": ["redis"]}
+    limited = {"resources": {"limits": {"cpu": "60m", "memory": "256Mi"}}}
+    probed.patch_stack(
+        "cos",
+        NAMESPACE,
+        {
+            "slo": {"objectives": objectives},
+            "probes": {"afterChange": True, "template": template},
+            "redis": limited,
+        },
+    )
+    is_told("redis-throughput")
+    message = probed.condition("cos", NAMESPACE, "SLOMet")["message"]
+    assert message.startswith("redis-throughput: redis/Throughput P95 at most 10ms is missed in 1 of 1")
+    assert probed.condition("cos", NAMESPACE, "Ready")["status"] == "True"
+    assert "SLO" in probed.run("get", "cos", "cos", "-n", NAMESPACE, "-o", "wide").stdout
+
+    probed.patch_stack("cos", NAMESPACE, {"redis": {"resources": {"limits": {"cpu": None}}}})
+    is_told()
+
+    create(probed, "leak", components=["redis"], secondsPerCheck=4)
+    assert probed.python("client", NAMESPACE, _LEAK, "fill", timeout=90) == "done"
+    try:
+        is_told("redis-memory")
+    finally:
+        probed.python("client", NAMESPACE, _LEAK, "remove")

@@ -68,7 +68,7 @@ def test_a_dashboard_asks_only_for_what_is_exposed_and_says_what_it_shows(path: 
 
 def test_every_metric_of_stacks_is_shown_somewhere() -> None:
     shown = "".join(path.read_text() for path in DASHBOARDS.glob("*.json"))
-    of_stacks = {name for name, *_ in metrics.table() if name.startswith("cos_stack_")}
+    of_stacks = {name for name, *_ in metrics.table() if name.startswith(("cos_stack_", "cos_probe_"))}
     # What these two tell is in the reasons, and in the conditions.
     assert {name for name in of_stacks if not re.search(rf"\b{name}\b", shown)} == {
         "cos_stack_component_ready",
