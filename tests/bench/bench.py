@@ -15,6 +15,7 @@ import report
 import typer
 from apply_ready import measure_pairs
 from bench_cluster import ROOT, BenchCluster, run_testbed
+from probe_delay import measure_delays
 from scale import Run, Wish
 
 from cos_testbed.progress import Progress
@@ -82,6 +83,25 @@ def apply_ready(
     try:
         figures = asyncio.run(measure_pairs(BenchCluster(instance), pairs, progress, folder))
         _keep(results, "apply_ready", figures)
+    finally:
+        run_testbed(instance, "clean")
+    report.write(json.loads(results.read_text()))
+
+
+@app.command()
+def probe_delay(
+    *,
+    rounds: Annotated[int, typer.Option(min=1, help="Times to measure each delay of each check.")] = 6,
+    instance: Instance = _INSTANCE,
+    results: Results = _RESULTS,
+) -> None:
+    """Whether probes tell a delay that is known: 0, 1, 2 and 5 ms before each engine, in turns."""
+    folder = Path(tempfile.mkdtemp(prefix="cos-bench-"))
+    progress = Progress()
+    progress.info(f"logs are in {folder}")
+    try:
+        figures = asyncio.run(measure_delays(BenchCluster(instance), rounds, progress, folder))
+        _keep(results, "probe_delay", figures)
     finally:
         run_testbed(instance, "clean")
     report.write(json.loads(results.read_text()))

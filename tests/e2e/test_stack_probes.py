@@ -155,7 +155,7 @@ def test_what_is_wrong_is_called_by_its_name(probed: Cluster) -> None:
     answer = f"http://cos-traefik.{NAMESPACE}.svc/nowhere"
     wait_for("the route is in force", lambda: client(probed, "http_", answer, "any.test") == "502", 30)
     with ThreadPoolExecutor(1) as pool:
-        held = pool.submit(client, probed, "postgres", "postgres-dev", "hold", "50", timeout=120)
+        held = pool.submit(client, probed, "postgres", "postgres-dev", "hold", "30", timeout=120)
         query = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
         peer = ("psql", "-h", "/var/run/postgresql", "-U", "postgres", "-XAt", "-c", query)
 
