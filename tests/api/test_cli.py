@@ -401,3 +401,20 @@ def test_kubectl_runs_the_plugin(apiserver: str, namespace: str, kubectl: Kubect
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert f"no CosStack in namespace {namespace}" in done.stderr
+
+
+async def test_a_probe_that_nobody_looks_after_is_told_with_what_stops_it(
+    kube: Kube, namespace: str, cos: Cos
+) -> None:
+    await kube.create(stack_of(namespace, redis()))
+    done = cos("probe", "--component", "redis", "--seconds", "2", "--timeout", "0.1")
+    (probe,) = await kube.list("StackProbe", namespace)
+    name = probe["metadata"]["name"]
+    assert name.startswith("cos-")
+    assert probe["spec"] | {"components": ["redis"], "secondsPerCheck": 2, "load": "Paced"} == probe["spec"]
+    assert done.returncode == 1
+    assert f"`kubectl delete stackprobe {name} -n {namespace}` stops it" in done.stderr
+    assert "does one run, and for this namespace?" in done.stderr
+    refused = cos("probe", "--component", "no/name")
+    assert refused.returncode == 1
+    assert "spec.components[0]" in refused.stderr

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -107,8 +110,16 @@ def probed(healthy: Cluster) -> Iterator[Cluster]:
 
 
 def test_every_engine_is_measured_and_keeps_nothing(probed: Cluster) -> None:
-    create(probed, "all", secondsPerCheck=1)
-    status = ended(probed, "all")
+    command = [sys.executable, "-m", "cos_operator.cli", "probe", "cos", "-n", NAMESPACE, "--seconds", "1"]
+    environment = {**os.environ, "KUBECONFIG": probed.kubeconfig}
+    shown = subprocess.run(
+        command, check=False, capture_output=True, text=True, timeout=LIMIT, env=environment
+    )
+    (probe,) = probed.list("stackprobes", NAMESPACE)
+    status = ended(probed, probe["metadata"]["name"])
+    assert shown.returncode == (status["phase"] != "Successful"), shown.stderr
+    assert all(name in shown.stdout for name in CHECKS), shown.stdout
+    assert "Running: 10 checks of 1 s each" in shown.stderr
     found = checks(status)
     assert list(found) == list(CHECKS)
     assert {row["phase"] for row in found.values()} <= {"Successful", "Inconclusive"}, status["message"]

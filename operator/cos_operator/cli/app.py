@@ -177,6 +177,41 @@ def plan(
     _run(planning.plan(target, filename, as_json=output is Format.JSON))
 
 
+@app.command(short_help="Measure latency and throughput by a little load.")
+def probe(
+    name: Name = "",
+    *,
+    component: Annotated[
+        list[str] | None,
+        typer.Option("--component", "-c", metavar="NAME", help="Component to try, repeatable; default: all."),
+    ] = None,
+    route: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Route of Traefik to try, repeatable; default: those to components."
+        ),
+    ] = None,
+    seconds: Annotated[
+        int, typer.Option(min=1, max=60, metavar="SECONDS", help="Of load for each check.")
+    ] = 5,
+    saturating: Annotated[
+        bool, typer.Option("--saturating", help="As many requests as are answered; applications notice it.")
+    ] = False,
+    timeout: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="How long to wait at most.")] = 900,
+    output: Output = Format.HUMAN,
+    namespace: Namespace = None,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+) -> None:
+    """Create a StackProbe, follow it, and show what was measured. Exit code 0 if everything was, else 1."""
+    from cos_operator.cli import probe as probing  # noqa: PLC0415 - the API client takes long to import
+    from cos_operator.cli.session import Target  # noqa: PLC0415 - likewise
+
+    target = Target(kubeconfig, context, namespace, name)
+    wish = probing.Wish(component or (), route or (), seconds, saturating)
+    _run(probing.probe(target, wish, timeout=timeout, as_json=output is Format.JSON))
+
+
 @app.command(short_help="Keep the operator from changing anything.")
 def pause(
     name: Name = "",

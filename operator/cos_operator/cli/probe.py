@@ -1,0 +1,159 @@
+"""Measure a stack: `probe` creates a StackProbe, follows it, and shows what was measured."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from cos_controllers.names import API_VERSION
+from cos_operator.cli import Manifest, output
+from cos_operator.cli.errors import CliError, Interrupted, one_line
+from cos_operator.cli.output import BAD, FAINT, GOOD, WAITS, Line, Span, line
+from cos_operator.cli.session import Target, connected, find
+from cos_operator.kube import Kube, Unavailable
+
+#: Seconds between two looks.
+_EVERY = 1.0
+_STYLES = {"Successful": GOOD, "Failed": BAD, "Error": BAD, "Inconclusive": WAITS}
+_QUANTILES = ("p50", "p95", "p99", "max")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be tried; see `StackProbe`."""
+
+    components: Sequence[str] = ()
+    routes: Sequence[str] = ()
+    seconds: int = 5
+    saturating: bool = False
+
+    def spec(self, stack: str) -> Manifest:
+        """The spec of the probe."""
+        return {
+            "stackRef": {"name": stack},
+            "components": list(self.components),
+            "routes": list(self.routes),
+            "secondsPerCheck": self.seconds,
+            "load": "Saturating" if self.saturating else "Paced",
+        }
+
+
+async def probe(target: Target, wish: Wish, *, timeout: float, as_json: bool) -> int:  # noqa: ASYNC109 - told to people
+    """Create a probe and wait for its end, for so many seconds; 0 if it is Successful, else 1."""
+    async with connected(target, Kube) as (kube, namespace):
+        stack = await find(kube, namespace, target.name)
+        name, home = stack["metadata"]["name"], stack["metadata"]["namespace"]
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": "StackProbe",
+            "metadata": {"generateName": f"{name}-", "namespace": home},
+            "spec": wish.spec(name),
+        }
+        created = await kube.create(body)
+        if not as_json:
+            output.note(f"StackProbe {created['metadata']['name']} is created")
+        found = await _follow(kube, created, time.monotonic() + timeout, quietly=as_json)
+    status = found.get("status") or {}
+    if as_json:
+        output.show_json({"name": found["metadata"]["name"], "namespace": home, "status": status})
+    else:
+        output.show(list(lines(status)))
+    return 0 if status.get("phase") == "Successful" else 1
+
+
+async def _follow(kube: Kube, probe: Manifest, deadline: float, *, quietly: bool) -> Manifest:
+    namespace, name = probe["metadata"]["namespace"], probe["metadata"]["name"]
+    began, shown = time.monotonic(), ""
+    stop = f"kubectl delete stackprobe {name} -n {namespace}"
+    try:
+        with nullcontext() if quietly or not output.is_terminal() else output.live() as live:
+            while not (probe.get("status") or {}).get("completionTime"):
+                told = progress(probe)
+                if live:
+                    live.update(
+                        output.rendered(line(told, Span(f"  {time.monotonic() - began:.0f} s", FAINT)))
+                    )
+                    live.refresh()
+                elif told != shown and not quietly:
+                    output.note(told)
+                shown = told
+                if time.monotonic() >= deadline:
+                    raise CliError(f"probe {name} has not ended yet ({told}); it goes on: `{stop}` stops it")
+                await asyncio.sleep(_EVERY)
+                probe = await _look(kube, probe, deadline)
+    except asyncio.CancelledError:
+        raise Interrupted(f"probe {name} goes on; `{stop}` stops it") from None
+    return probe
+
+
+async def _look(kube: Kube, probe: Manifest, deadline: float) -> Manifest:
+    """The probe as it is now. One answer that is missing does not end the wait; its time limit does."""
+    metadata = probe["metadata"]
+    try:
+        found = await kube.get("StackProbe", metadata["namespace"], metadata["name"])
+    except Unavailable:
+        if time.monotonic() >= deadline:
+            raise
+        return probe
+    if found is None:
+        raise CliError(f"probe {metadata['name']} was deleted")
+    return found
+
+
+def progress(probe: Manifest) -> str:
+    """How far a probe is, in a line."""
+    status = probe.get("status") or {}
+    if not status:
+        return "no operator has looked at it yet: does one run, and for this namespace?"
+    return f"{status['phase']}: {one_line(status.get('message') or '')}".removesuffix(": ")
+
+
+def lines(status: Manifest) -> Iterator[Line]:
+    """What was measured: a table of checks, what is to be said of them, and what engines took."""
+    phase = status.get("phase", "Pending")
+    checks = status.get("checks") or []
+    if checks:
+        header = ("CHECK", "PHASE", "P50 MS", "P95 MS", "P99 MS", "MAX MS", "PER SECOND", "ERRORS", "MISSED")
+        yield from output.table(header, [_row(check) for check in checks])
+    taken = [row for row in status.get("components") or () if _has_figures(row)]
+    if taken:
+        yield line()
+        yield from output.table(
+            ("COMPONENT", "CPU S", "MEMORY MB", "CONNECTIONS"), [_taken(row) for row in taken]
+        )
+    yield line()
+    yield line(Span(phase, _STYLES.get(phase, "")), f": {one_line(status.get('message') or '')}")
+
+
+def _row(check: Manifest) -> list[str | Span]:
+    latency = check.get("latency")
+    figures = [f"{latency[f'{q}Microseconds'] / 1000:.2f}" if latency else "-" for q in _QUANTILES]
+    return [
+        check["name"],
+        Span(check["phase"], _STYLES.get(check["phase"], "")),
+        *figures,
+        *(str(check.get(name, 0)) for name in ("perSecond", "errors", "missed")),
+    ]
+
+
+def _has_figures(row: Manifest) -> bool:
+    return any(name in row for name in ("cpuMilliseconds", "memoryGrowthBytes", "connections"))
+
+
+def _taken(row: Manifest) -> list[str | Span]:
+    def figure(name: str, unit: float, form: str) -> str:
+        value: Any = row.get(name)
+        return "-" if value is None else format(value / unit, form)
+
+    used, limit = row.get("connections"), row.get("connectionsLimit")
+    connections = "-" if used is None else f"{used}/{limit}" if limit else str(used)
+    return [
+        row["name"],
+        figure("cpuMilliseconds", 1000, ".2f"),
+        figure("memoryGrowthBytes", 1e6, "+.1f"),
+        connections,
+    ]
