@@ -167,6 +167,8 @@ class StackProbeStatus(ApiModel):
         list[Condition], Field(max_length=8, json_schema_extra={"x-list-map-keys": ["type"]})
     ] = []
     """`Complete`: it has ended, in whatever phase."""
+    client_cpu_milliseconds: int | None = None
+    """CPU time of the prober from its start to its end."""
     checks: Annotated[
         list[CheckStatus], Field(max_length=64, json_schema_extra={"x-list-map-keys": ["name"]})
     ] = []

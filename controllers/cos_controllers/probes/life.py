@@ -155,7 +155,8 @@ def _reported(probe: StackProbe, text: str, stack: CosStack, now: datetime) -> S
     told = "; ".join(f"{row.name}: {row.message}" for row in rows if row.message)
     message = told or f"{len(rows)} checks measured"
     found = ended(probe, worst(row.phase for row in rows), message, now)
-    return found.model_copy(update={"checks": rows, "components": _usages(report, before)})
+    update = {"checks": rows, "components": _usages(report, before), "client_cpu_milliseconds": report.cpu}
+    return found.model_copy(update=update)
 
 
 def _unless_changed(row: CheckStatus, changed: set[str]) -> CheckStatus:

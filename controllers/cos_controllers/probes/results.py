@@ -76,10 +76,11 @@ class Taken:
 
 @dataclass(frozen=True)
 class Report:
-    """All of one run."""
+    """All of one run. `cpu`: of the prober from its start on, in milliseconds."""
 
     figures: tuple[Figures, ...] = ()
     taken: tuple[Taken, ...] = ()
+    cpu: int = 0
 
 
 def encode(report: Report) -> str:
@@ -98,7 +99,8 @@ def decode(text: str) -> Report:
     """The report that `encode` wrote. Raises `UnreadableReport`."""
     try:
         data = json.loads(text)
-        return Report(tuple(map(_figures, data["f"])), tuple(Taken(*row) for row in data["t"]))
+        taken = tuple(Taken(*row) for row in data["t"])
+        return Report(tuple(map(_figures, data["f"])), taken, int(data["c"]))
     except (ValueError, TypeError, KeyError, IndexError) as error:
         raise UnreadableReport(str(error)) from error
 
@@ -127,7 +129,7 @@ def _encoded(report: Report, length: int) -> str:
         [item.component, item.cpu, item.memory_growth, item.connections, item.connections_limit]
         for item in report.taken
     ]
-    return json.dumps({"f": rows, "t": taken}, separators=(",", ":"), ensure_ascii=True)
+    return json.dumps({"f": rows, "t": taken, "c": report.cpu}, separators=(",", ":"), ensure_ascii=True)
 
 
 def _figures(row: Sequence[Any]) -> Figures:

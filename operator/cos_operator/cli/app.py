@@ -191,9 +191,7 @@ def probe(
             metavar="NAME", help="Route of Traefik to try, repeatable; default: those to components."
         ),
     ] = None,
-    seconds: Annotated[
-        int, typer.Option(min=1, max=60, metavar="SECONDS", help="Of load for each check.")
-    ] = 5,
+    seconds: Annotated[int, typer.Option(metavar="SECONDS", help="Of load for each check, 1 to 60.")] = 5,
     saturating: Annotated[
         bool, typer.Option("--saturating", help="As many requests as are answered; applications notice it.")
     ] = False,

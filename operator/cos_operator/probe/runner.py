@@ -79,7 +79,7 @@ class Runner:
                 figures.append(found)
                 self._tell(f"[{len(figures)}/{total}] {_line(found)}")
             taken.append(_taken(subject.component, before, _amounts(driver, target)))
-        return Report(tuple(figures), tuple(taken))
+        return Report(tuple(figures), tuple(taken), round(time.process_time() * 1000))
 
     def _prepared(self, subject: Subject, driver: Driver) -> tuple[Target | None, str]:
         """Where to send requests, with its data in place; None, and why, if that cannot be."""

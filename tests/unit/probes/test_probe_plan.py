@@ -156,7 +156,9 @@ def test_a_job_whose_pod_is_gone_is_an_error_at_once() -> None:
     assert world.message("one") == "its Job ended without a report: its deadline passed"
 
 
-@pytest.mark.parametrize("message", ["", "{", '{"f": 1, "t": []}', '{"f": [["x"]], "t": []}', "[]"])
+@pytest.mark.parametrize(
+    "message", ["", "{", '{"f": 1, "t": [], "c": 0}', '{"f": [["x"]], "t": [], "c": 0}', "[]"]
+)
 def test_what_is_no_report_is_never_a_pass(message: str) -> None:
     world = World()
     world.create_probe("one")

@@ -41,9 +41,9 @@ FIGURES = st.builds(
 TAKEN = st.builds(Taken, SHORT, *[st.none() | st.integers(-(10**12), 10**12)] * 4)
 
 
-@given(st.lists(FIGURES, max_size=3), st.lists(TAKEN, max_size=3))
-def test_what_is_encoded_is_decoded(rows: list[Figures], taken: list[Taken]) -> None:
-    report = Report(tuple(rows), tuple(taken))
+@given(st.lists(FIGURES, max_size=3), st.lists(TAKEN, max_size=3), NUMBERS)
+def test_what_is_encoded_is_decoded(rows: list[Figures], taken: list[Taken], cpu: int) -> None:
+    report = Report(tuple(rows), tuple(taken), cpu)
     text = encode(report)
     assert text.isascii()
     assert len(text) <= LIMIT
@@ -93,7 +93,9 @@ def test_what_can_never_fit_is_refused() -> None:
         encode(Report(tuple(figures("a" * 60) for _ in range(100))))
 
 
-@pytest.mark.parametrize("text", ["", "null", "[]", '{"f":[[]],"t":[]}', '{"f":[],"t":[[1,2,3,4,5,6,7]]}'])
+@pytest.mark.parametrize(
+    "text", ["", "null", "[]", '{"f":[[]],"t":[],"c":0}', '{"f":[],"t":[[1,2,3,4,5,6,7]],"c":0}']
+)
 def test_what_is_no_report_is_told(text: str) -> None:
     with pytest.raises(UnreadableReport):
         decode(text)
