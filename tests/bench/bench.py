@@ -15,6 +15,7 @@ import report
 import typer
 from apply_ready import measure_pairs
 from bench_cluster import ROOT, BenchCluster, run_testbed
+from probe_cost import measure_cost
 from probe_delay import measure_delays
 from scale import Run, Wish
 
@@ -102,6 +103,25 @@ def probe_delay(
     try:
         figures = asyncio.run(measure_delays(BenchCluster(instance), rounds, progress, folder))
         _keep(results, "probe_delay", figures)
+    finally:
+        run_testbed(instance, "clean")
+    report.write(json.loads(results.read_text()))
+
+
+@app.command()
+def probe_cost(
+    *,
+    rounds: Annotated[int, typer.Option(min=1, help="Times to measure with and without a probe.")] = 4,
+    instance: Instance = _INSTANCE,
+    results: Results = _RESULTS,
+) -> None:
+    """What probes cost a stack in CPU, and what an application notices of one."""
+    folder = Path(tempfile.mkdtemp(prefix="cos-bench-"))
+    progress = Progress()
+    progress.info(f"logs are in {folder}")
+    try:
+        figures = asyncio.run(measure_cost(BenchCluster(instance), rounds, progress, folder))
+        _keep(results, "probe_cost", figures)
     finally:
         run_testbed(instance, "clean")
     report.write(json.loads(results.read_text()))

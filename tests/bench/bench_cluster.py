@@ -86,7 +86,7 @@ class BenchCluster:
         self.operator_kubeconfig.touch(mode=0o600)
         self.operator_kubeconfig.write_text(json.dumps(config))
 
-    def kubectl(self, *arguments: str, data: str = "") -> str:
+    def kubectl(self, *arguments: str, data: str = "", seconds: float = _KUBECTL_SECONDS) -> str:
         """What a person types; its standard output."""
         done = subprocess.run(
             [self._kubectl, f"--kubeconfig={self.kubeconfig}", *arguments],
@@ -94,7 +94,7 @@ class BenchCluster:
             check=True,
             stdout=subprocess.PIPE,
             text=True,
-            timeout=_KUBECTL_SECONDS,
+            timeout=seconds,
         )
         return done.stdout
 

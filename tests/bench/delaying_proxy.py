@@ -5,6 +5,7 @@ It prints its own port. Pieces are held side by side, as on a longer wire: what 
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import socket
 import sys
@@ -37,7 +38,9 @@ def give(engine: socket.socket, held: queue.SimpleQueue[tuple[float, bytes]]) ->
     while True:
         due, data = held.get()
         if not data:
-            engine.close()
+            # Not closed: somebody still waits for what it sends.
+            with contextlib.suppress(OSError):
+                engine.shutdown(socket.SHUT_RDWR)
             return
         # A sleep wakes some 60 µs late: the last stretch is waited out.
         if (wait := due - time.perf_counter() - 0.0002) > 0:
@@ -56,7 +59,8 @@ def copy(engine: socket.socket, client: socket.socket) -> None:
             client.sendall(data)
         except OSError:
             break
-    client.close()
+    for end in (client, engine):
+        end.close()
 
 
 def _received(end: socket.socket) -> bytes:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 import subprocess
 import sys
 import threading
@@ -13,15 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-from bench_cluster import NAMESPACE, ROOT, BenchCluster, run_testbed
-from processes import Measured
+from bench_cluster import BenchCluster
+from probed_stack import HOME, NAME, ProbedStack, probed_stack
 from subject import load
 
 from cos_controllers.api.probe import ProbeSettings
-from cos_controllers.credentials import Credentials, Login
-from cos_controllers.observation import CheckTarget, Expectation
-from cos_controllers.parsing import parse_stack
+from cos_controllers.credentials import Credentials
+from cos_controllers.observation import CheckTarget
 from cos_controllers.probes.checks import Check, Subject, order_of
 from cos_operator.engines.registry import CLIENTS
 from cos_operator.probe.base import Target
@@ -31,8 +27,6 @@ from cos_testbed.progress import Progress
 
 #: Milliseconds.
 DELAYS = (0, 1, 2, 5)
-_STACK = "cos"
-_READY_SECONDS = 300
 _SECONDS = 3.0
 #: Requests a second: of one connection, with room for the longest delay.
 _RATE = 50
@@ -43,73 +37,25 @@ async def measure_delays(
 ) -> dict[str, Any]:
     """The p50 of each check, in milliseconds, by delay: one value a round."""
     figures: dict[str, Any] = {"load_before": load(), "p50": {}}
-    with progress.step("cluster with a node"):
-        await asyncio.to_thread(run_testbed, cluster.instance, "up")
-        images = ("postgres", "redis", "elasticsearch", "neo4j", "traefik")
-        await asyncio.to_thread(run_testbed, cluster.instance, "load", *images)
-        await asyncio.to_thread(cluster.install)
-    environment = {
-        "COS_KUBECONFIG": str(cluster.operator_kubeconfig),
-        "COS_LEASE_NAMESPACE": NAMESPACE,
-        "COS_HTTP_HOST": "127.0.0.1",
-        "COS_HTTP_PORT": "0",
-    }
-    command = [str(Path(sys.executable).with_name("cos-operator")), "run"]
-    with Measured.start(command, environment, folder / "operator.log"):
-        with progress.step("six services"):
-            spec = _create_stack(cluster)
-        subjects = order_of(_STACK, "default", spec.spec, ProbeSettings(), spec_components(cluster)).subjects
-        for subject in subjects:
-            # One Postgres is as the other.
-            if subject.component != "postgres-dev":
-                with progress.step(subject.component):
-                    found = await asyncio.to_thread(_measure_subject, cluster, subject, rounds)
-                figures["p50"] |= found
+    async with probed_stack(cluster, progress, folder) as stack:
+        components = [name for name in stack.components() if name != "postgres-dev"]
+        for subject in order_of(NAME, HOME, stack.spec, ProbeSettings(), components).subjects:
+            with progress.step(subject.component):
+                figures["p50"] |= await asyncio.to_thread(_measure_subject, stack, subject, rounds)
     figures["load_after"] = load()
     return figures
 
 
-def _create_stack(cluster: BenchCluster) -> Any:
-    sample = yaml.safe_load_all((ROOT / "manifests/samples/full.yaml").read_text())
-    (stack,) = [obj for obj in sample if obj and obj["kind"] == "CosStack"]
-    stack["metadata"] = {"name": _STACK, "namespace": "default"}
-    stack["spec"]["images"] = {"registry": "testbed.local:5000"}
-    cluster.kubectl("apply", "-f", "-", data=yaml.safe_dump(stack))
-    ready = "--for=condition=Ready=True"
-    cluster.kubectl("wait", f"cosstack/{_STACK}", ready, f"--timeout={_READY_SECONDS}s")
-    return parse_stack(stack)
-
-
-def spec_components(cluster: BenchCluster) -> list[str]:
-    """The components, by the stack's status."""
-    shown = json.loads(cluster.kubectl("get", "cosstack", _STACK, "-o", "json"))
-    return [row["name"] for row in shown["status"]["components"]]
-
-
-def _login(cluster: BenchCluster, name: str) -> Login:
-    data = json.loads(cluster.kubectl("get", "secret", name, "-o", "json"))["data"]
-    return Login(*(base64.b64decode(data[key]).decode() for key in ("username", "password")))
-
-
-def _measure_subject(
-    cluster: BenchCluster, subject: Subject, rounds: int
-) -> dict[str, dict[str, list[float]]]:
-    name = f"cos-{subject.component}"
-    host = json.loads(cluster.kubectl("get", "service", name, "-o", "json"))["spec"]["clusterIP"]
-    login = None if subject.engine == "traefik" else _login(cluster, f"{name}-app")
+def _measure_subject(stack: ProbedStack, subject: Subject, rounds: int) -> dict[str, dict[str, list[float]]]:
+    host = stack.host(subject.component)
+    login = None if subject.engine == "traefik" else stack.login(subject.component)
     target = Target(host, subject.port, login)
     driver = DRIVERS[subject.engine]
     if login:
-        admin = _login(cluster, f"{name}-admin")
-        asked = CheckTarget(
-            subject.component,
-            subject.engine,
-            host,
-            subject.port,
-            Credentials(admin, login, login),
-            {"neo4j": "neo4j"}.get(subject.engine, ""),
-            expected=Expectation(),
-        )
+        credentials = Credentials(stack.login(subject.component, "admin"), login, login)
+        # The default database of Community.
+        database = "neo4j" if subject.engine == "neo4j" else ""
+        asked = CheckTarget(subject.component, subject.engine, host, subject.port, credentials, database)
         asyncio.run(CLIENTS[subject.engine].tidy(asked))
     driver.prepare(target)
     found: dict[str, dict[str, list[float]]] = {}

@@ -19,7 +19,12 @@ _MIB = 2**20
 def write(results: Sequence[Figures]) -> None:
     """Put the tables between the document's markers; a section without figures stays as it is."""
     text = DOCUMENT.read_text(encoding="utf-8")
-    sections = (("scale", scale_section), ("apply_ready", apply_section), ("probe_delay", delay_section))
+    sections = (
+        ("scale", scale_section),
+        ("apply_ready", apply_section),
+        ("probe_delay", delay_section),
+        ("probe_cost", cost_section),
+    )
     for kind, table in sections:
         chosen = [figures for figures in results if figures["kind"] == kind]
         if chosen:
@@ -227,6 +232,44 @@ def delay_section(results: Sequence[Figures]) -> str:
         "",
         f"Rise of the p50 as a share of the delay: median (lowest to highest) of {len(row['0'])} rounds.",
         "The bar is 0.90 to 1.10.",
+        f"Load average before and after: {figures['load_before']} and {figures['load_after']}.",
+    ]
+    return "\n".join(lines)
+
+
+def cost_section(results: Sequence[Figures]) -> str:
+    """The last measurement of what probes cost."""
+    figures = results[-1]
+    cpu, window = figures["cpu"], figures["window"]
+    without, with_, prober = cpu["without"], cpu["with"], cpu["prober"]
+    extra = [more - less + own for more, less, own in zip(with_, without, prober, strict=True)]
+    idle = statistics.median(without) / window
+    share = statistics.median(extra) / (idle * 3600)
+    rows = [
+        ("CPU of the stack at rest, cores", [value / window for value in without], ".3f"),
+        ("CPU seconds of a probe: the prober", prober, ".2f"),
+        ("CPU seconds of a probe: prober and engines", extra, ".2f"),
+    ]
+    for name in figures["p99"]["without"][0]:
+        pairs = zip(figures["p99"]["with"], figures["p99"]["without"], strict=True)
+        ratios = [probed[name] / quiet[name] for probed, quiet in pairs]
+        quiet = [item[name] for item in figures["p99"]["without"]]
+        rows += [
+            (f"application's p99 at {name} without a probe, ms", quiet, ".2f"),
+            (f"**with / without, within a round** ({name}; bar: 1.1)", ratios, ".2f"),
+        ]
+    lines = [
+        _sources([figures]),
+        "",
+        f"| {len(without)} rounds, in turns | median | lowest | highest |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, values, form in rows:
+        shown = (statistics.median(values), min(values), max(values))
+        lines.append(f"| {name} | " + " | ".join(format(value, form) for value in shown) + " |")
+    lines += [
+        f"| **a probe an hour, share of the CPU of the stack at rest** (bar: 1 %) | {100 * share:.2f} % | | |",
+        "",
         f"Load average before and after: {figures['load_before']} and {figures['load_after']}.",
     ]
     return "\n".join(lines)
