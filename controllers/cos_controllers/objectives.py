@@ -9,7 +9,7 @@ since the newest measurement.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -106,10 +106,20 @@ def probed_routes(stack: CosStackSpec, settings: ProbeSettings) -> list[Route]:
     return [route for route in routes if route.component][:MAX_ROUTES]
 
 
+def measured_of(stack: CosStack, probes: Iterable[StackProbe]) -> Iterator[StackProbe]:
+    """Those that have started on this very stack: one of its name that was deleted may have left some."""
+    created = stack.metadata.creation_timestamp
+    return (probe for probe in probes if probe.status.start_time and probe.status.start_time >= created)
+
+
 def judge_objectives(stack: CosStack, probes: Sequence[StackProbe], now: datetime) -> list[Row]:
     """A row for each objective. `probes`: the stack's, in any order; those with `Saturating` load do not count."""
     ended = sorted(
-        (probe for probe in probes if probe.status.completion_time and probe.spec.load is Load.PACED),
+        (
+            probe
+            for probe in measured_of(stack, probes)
+            if probe.status.completion_time and probe.spec.load is Load.PACED
+        ),
         key=lambda probe: (probe.status.completion_time or "", probe.metadata.name),
         reverse=True,
     )

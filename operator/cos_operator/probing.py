@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 
 import structlog
@@ -16,7 +16,7 @@ from cos_controllers.observation import CheckTarget
 from cos_controllers.parsing import InvalidStack, parse_probes, parse_stack
 from cos_controllers.probes.life import ended
 from cos_controllers.probes.plan import Plan, decide
-from cos_controllers.probes.seen import Seen
+from cos_controllers.probes.seen import Seen, is_without_pods
 from cos_operator import metrics
 from cos_operator.engines.base import TIDY_SECONDS, EngineClient, EngineError
 from cos_operator.key import Key
@@ -76,7 +76,21 @@ class Prober:
             self._kube.list("Pod", key.namespace, selector),
         )
         stack, why = _usable(raw)
-        return Seen(stack, parse_probes(key.name, probes), jobs, pods, self._image, why)
+        lonely = [job["metadata"]["uid"] for job in jobs if is_without_pods(job, pods)]
+        warnings = await self._warnings(key, lonely) if lonely else {}
+        return Seen(stack, parse_probes(key.name, probes), jobs, pods, self._image, why, warnings)
+
+    async def _warnings(self, key: Key, uids: Collection[str]) -> dict[str, str]:
+        """The newest warning about each of these objects, in words."""
+        events = await self._kube.list(
+            "Event", key.namespace, field_selector="type=Warning,involvedObject.kind=Job"
+        )
+        events.sort(key=lambda item: item.get("lastTimestamp") or item.get("eventTime") or "")
+        return {
+            event["involvedObject"]["uid"]: f"{event.get('reason') or ''}: {event.get('message') or ''}"
+            for event in events
+            if event["involvedObject"].get("uid") in uids
+        }
 
     async def _execute(self, key: Key, seen: Seen, plan: Plan) -> float | None:
         for name, status in plan.statuses.items():

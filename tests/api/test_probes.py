@@ -250,6 +250,27 @@ async def test_a_job_that_is_refused_is_an_error_in_the_api_servers_words(
     assert (status["phase"], "exceeded quota" in status["message"]) == ("Error", True)
 
 
+async def test_a_pod_that_is_refused_is_told_in_the_words_of_who_refuses(
+    scene: Scene, kubectl: Kubectl
+) -> None:
+    kubectl("-n", scene.key.namespace, "create", "quota", "none", "--hard=limits.cpu=1")
+
+    async def enforced() -> str:
+        return kubectl("-n", scene.key.namespace, "get", "quota", "none", "-o", "jsonpath={.status.hard}")
+
+    await eventually("the quota is in force", enforced, SOON)
+    await scene.create("one")
+    await scene.look()
+    await scene.look()
+
+    async def told() -> bool:
+        await scene.look()
+        status = await scene.status("one")
+        return status["phase"] == "Running" and "must specify limits.cpu" in status["message"]
+
+    await eventually("it is told", told, SOON)
+
+
 async def test_a_change_is_probed_once_and_the_history_is_kept_short(scene: Scene, kubectl: Kubectl) -> None:
     async def settle() -> list[str]:
         for _ in range(8):

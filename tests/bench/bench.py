@@ -17,6 +17,7 @@ from apply_ready import measure_pairs
 from bench_cluster import ROOT, BenchCluster, run_testbed
 from probe_cost import measure_cost
 from probe_delay import measure_delays
+from probe_soak import measure_soak
 from scale import Run, Wish
 
 from cos_testbed.progress import Progress
@@ -122,6 +123,26 @@ def probe_cost(
     try:
         figures = asyncio.run(measure_cost(BenchCluster(instance), rounds, progress, folder))
         _keep(results, "probe_cost", figures)
+    finally:
+        run_testbed(instance, "clean")
+    report.write(json.loads(results.read_text()))
+
+
+@app.command()
+def probe_soak(
+    *,
+    runs: Annotated[int, typer.Option(min=1, help="Probes, one after the other.")] = 50,
+    seconds: Annotated[int, typer.Option(min=1, max=60, help="Of load for each check.")] = 2,
+    instance: Instance = _INSTANCE,
+    results: Results = _RESULTS,
+) -> None:
+    """A healthy stack, probed again and again: wrong verdicts, and how many runs say nothing."""
+    folder = Path(tempfile.mkdtemp(prefix="cos-bench-"))
+    progress = Progress()
+    progress.info(f"logs are in {folder}")
+    try:
+        figures = asyncio.run(measure_soak(BenchCluster(instance), runs, seconds, progress, folder))
+        _keep(results, "probe_soak", figures)
     finally:
         run_testbed(instance, "clean")
     report.write(json.loads(results.read_text()))

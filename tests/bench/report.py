@@ -24,6 +24,7 @@ def write(results: Sequence[Figures]) -> None:
         ("apply_ready", apply_section),
         ("probe_delay", delay_section),
         ("probe_cost", cost_section),
+        ("probe_soak", soak_section),
     )
     for kind, table in sections:
         chosen = [figures for figures in results if figures["kind"] == kind]
@@ -269,6 +270,31 @@ def cost_section(results: Sequence[Figures]) -> str:
         lines.append(f"| {name} | " + " | ".join(format(value, form) for value in shown) + " |")
     lines += [
         f"| **a probe an hour, share of the CPU of the stack at rest** (bar: 1 %) | {100 * share:.2f} % | | |",
+        "",
+        f"Load average before and after: {figures['load_before']} and {figures['load_after']}.",
+    ]
+    return "\n".join(lines)
+
+
+def soak_section(results: Sequence[Figures]) -> str:
+    """The last soak of a healthy stack."""
+    figures = results[-1]
+
+    def told(counts: dict[str, int]) -> str:
+        total = sum(counts.values())
+        return ", ".join(
+            f"{name} {count} ({100 * count / total:.1f} %)" for name, count in sorted(counts.items())
+        )
+
+    runs = {phase: figures["runs"].count(phase) for phase in set(figures["runs"])}
+    lines = [
+        _sources([figures]),
+        "",
+        f"| of {len(figures['runs'])} probes, {figures['seconds']} s a check | how they ended |",
+        "| --- | --- |",
+        f"| probes (bar: 5 % Inconclusive at most) | {told(runs)} |",
+        f"| checks | {told(figures['checks'])} |",
+        f"| verdicts of objectives (bar: none Failed) | {told(figures['verdicts'])} |",
         "",
         f"Load average before and after: {figures['load_before']} and {figures['load_after']}.",
     ]

@@ -11,6 +11,7 @@ from cos_controllers.api.stack import CosStack
 from cos_controllers.api.status import ConditionStatus, ConditionType
 from cos_controllers.k8s import Manifest, V1ObjectMeta, manifest
 from cos_controllers.names import API_VERSION
+from cos_controllers.objectives import measured_of
 from cos_controllers.ownership import owner_reference
 
 
@@ -20,7 +21,8 @@ def due(stack: CosStack, probes: Sequence[StackProbe], now: datetime) -> Manifes
     if stack.spec.paused or not _is_ready(stack):
         return None
     revision = stack.status.revision or 0
-    if wanted.after_change and not any((probe.status.stack_revision or 0) >= revision for probe in probes):
+    probed = {probe.status.stack_revision or 0 for probe in measured_of(stack, probes)}
+    if wanted.after_change and max(probed, default=0) < revision:
         return _probe(stack, f"r{revision}")
     if wanted.interval_seconds:
         slot = _slot(stack, wanted.interval_seconds, now)

@@ -132,7 +132,8 @@ def running(probe: StackProbe, job: Manifest | None, seen: Seen, now: datetime) 
     end = end_of(job) if job else None
     if end and (not pods or now - end.time >= timedelta(seconds=_REPORT_SECONDS)):
         return ended(probe, ProbePhase.ERROR, why_it_ended(pods, end), now)
-    waits = next(filter(None, map(why_it_waits, pods)), "")
+    refused = seen.warnings.get(job["metadata"]["uid"], "") if job and not pods else ""
+    waits = next(filter(None, map(why_it_waits, pods)), refused)
     limit = order_for(probe, seen.stack).limit + 2 * POD_SECONDS
     began = datetime.fromisoformat(probe.status.start_time or timestamp(now))
     if now - began >= timedelta(seconds=limit):

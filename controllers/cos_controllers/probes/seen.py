@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
@@ -23,7 +23,8 @@ class Seen:
     """Everything that was read of one stack's probes.
 
     `stack` is None if there is none, or it is being deleted, or its spec cannot be used (`why`). `jobs` and `pods`
-    carry `LABEL_PROBED_STACK`. `image` makes load, "" if nobody knows it.
+    carry `LABEL_PROBED_STACK`. `image` makes load, "" if nobody knows it. `warnings`: the newest warning Event of
+    Jobs without pods, by UID.
     """
 
     stack: CosStack | None
@@ -32,6 +33,7 @@ class Seen:
     pods: Sequence[Manifest] = ()
     image: str = ""
     why: str = ""
+    warnings: Mapping[str, str] = field(default_factory=dict)
 
 
 class End(NamedTuple):
@@ -88,6 +90,12 @@ def end_of(job: Manifest) -> End | None:
             told = condition.get("message") or condition.get("reason") or ""
             return End(datetime.fromisoformat(condition["lastTransitionTime"]), told)
     return None
+
+
+def is_without_pods(job: Manifest, pods: Sequence[Manifest]) -> bool:
+    """Whether a Job goes on and nobody knows why it has no pods: admission may refuse them."""
+    uid = job["metadata"]["uid"]
+    return end_of(job) is None and not any((controller_of(pod) or {}).get("uid") == uid for pod in pods)
 
 
 def is_quiet(job: Manifest, pods: Sequence[Manifest]) -> bool:

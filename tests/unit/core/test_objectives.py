@@ -43,6 +43,7 @@ def stack(*objectives: dict[str, Any], **spec: Any) -> CosStack:
 def probe(number: int, rows: list[dict[str, Any]], *, components: Any = (), **changes: Any) -> StackProbe:
     status = {
         "phase": "Successful",
+        "startTime": timestamp(START + timedelta(hours=number)),
         "completionTime": timestamp(START + timedelta(hours=number)),
         "checks": rows,
         "components": list(components),
@@ -127,6 +128,13 @@ def test_it_is_met_only_by_measurements_and_missed_only_by_enough(
     assert (found.verdict is Verdict.FAILED) == (missed >= failures)
     if found.verdict is Verdict.PASSED:
         assert conclusive
+
+
+def test_what_a_deleted_stack_of_the_same_name_left_is_not_of_this_one() -> None:
+    later = stack(LATENCY)
+    born = later.metadata.model_copy(update={"creation_timestamp": timestamp(START + timedelta(hours=2))})
+    (found,) = judge_objectives(later.model_copy(update={"metadata": born}), history("xxm"), START)
+    assert (found.verdict, found.measurements) == (Verdict.PASSED, 1)
 
 
 def test_a_saturating_probe_measures_something_else() -> None:

@@ -44,6 +44,7 @@ class World:
 
     spec: Manifest = field(default_factory=lambda: dict(SPEC))
     now: datetime = START
+    created: datetime = START
     status: dict[str, Any] = field(default_factory=dict)
     image: str = "cos-operator:1"
     stack: bool = True
@@ -118,7 +119,13 @@ class World:
         raw: Manifest = {
             "apiVersion": "cos.dev/v1alpha1",
             "kind": "CosStack",
-            "metadata": {"name": "cos", "namespace": "cos", "uid": "stack", "generation": 1},
+            "metadata": {
+                "name": "cos",
+                "namespace": "cos",
+                "uid": "stack",
+                "generation": 1,
+                "creationTimestamp": timestamp(self.created),
+            },
             "spec": self.spec,
             "status": self.status,
         }

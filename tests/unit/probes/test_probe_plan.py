@@ -358,6 +358,17 @@ def test_a_stack_is_probed_once_after_each_change_when_it_is_ready() -> None:
     assert automatic(world) == ["cos-r1", "cos-r2"]
 
 
+def test_the_probes_of_a_deleted_stack_of_the_same_name_are_not_of_this_one() -> None:
+    world = World(spec={"redis": {}, "probes": {"afterChange": True}})
+    world.status["components"] = [world.row("redis")]
+    world.create_probe("mine")
+    world.settle()
+    world.later(60)
+    world.created = world.now
+    world.settle()
+    assert automatic(world) == ["cos-r1", "mine"]
+
+
 @pytest.mark.parametrize("why", ["paused", "unobserved", "no image", "no probes"])
 def test_nothing_is_created_for_a_stack_that(why: str) -> None:
     world = World(spec={"redis": {}, "probes": {"afterChange": True, "intervalSeconds": 300}})
