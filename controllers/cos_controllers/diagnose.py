@@ -208,8 +208,11 @@ def rolled_back_text(wanted: Wanted) -> str:
     """Both revisions of a change that was taken back, and why it was; "" if none was."""
     if not (failure := wanted.failure):
         return ""
+    what = (
+        "served, and was taken back" if failure.reason == Reason.OBJECTIVE_MISSED else "did not serve in time"
+    )
     return (
-        f"revision {failure.revision} did not serve in time ({failure.reason}: {cut(failure.message, _LOG_LIMIT)}); "
+        f"revision {failure.revision} {what} ({failure.reason}: {cut(failure.message, _LOG_LIMIT)}); "
         f"revision {wanted.revision} runs again: correct the spec, or write the old one back"
     )
 

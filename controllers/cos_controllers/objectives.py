@@ -114,7 +114,13 @@ def measured_of(stack: CosStack, probes: Iterable[StackProbe]) -> Iterator[Stack
 
 def judge_objectives(stack: CosStack, probes: Sequence[StackProbe], now: datetime) -> list[Row]:
     """A row for each objective. `probes`: the stack's, in any order; those with `Saturating` load do not count."""
-    ended = sorted(
+    ended = _ended(stack, probes)
+    return [_row(stack, objective, ended, now) for objective in objectives_of(stack)]
+
+
+def _ended(stack: CosStack, probes: Iterable[StackProbe]) -> list[StackProbe]:
+    """The probes that count, newest first."""
+    return sorted(
         (
             probe
             for probe in measured_of(stack, probes)
@@ -123,7 +129,38 @@ def judge_objectives(stack: CosStack, probes: Sequence[StackProbe], now: datetim
         key=lambda probe: (probe.status.completion_time or "", probe.metadata.name),
         reverse=True,
     )
-    return [_row(stack, objective, ended, now) for objective in objectives_of(stack)]
+
+
+def broken_by(
+    stack: CosStack, component: str, revision: str, probes: Sequence[StackProbe], now: datetime
+) -> Row | None:
+    """The objective of a component that its present `revision` breaks; None if none does, or nobody knows.
+
+    With it the objective was missed as often as its window allows no more, and never met; before it, it was met. What
+    was met with this revision once has another cause; of what was never met nobody knows.
+    """
+    for row in judge_objectives(stack, probes, now):
+        objective = row.objective
+        if objective.dry_run or objective.check.partition("/")[0] != component:
+            continue
+        samples = _conclusive(objective, stack, probes)
+        present = [sample.kind for sample in samples if _revision(sample.probe, component) == revision]
+        before = next((s.kind for s in samples if _revision(s.probe, component) not in {revision, ""}), None)
+        broken = len(present) >= objective.window.failures and set(present) == {_Kind.MISSED}
+        if row.verdict is Verdict.FAILED and broken and before is _Kind.MET:
+            return row
+    return None
+
+
+def _revision(probe: StackProbe, component: str) -> str:
+    """Which revision of a component a probe measured."""
+    return next((row.revision for row in probe.status.components if row.name == component), "")
+
+
+def _conclusive(objective: Objective, stack: CosStack, probes: Sequence[StackProbe]) -> list[_Sample]:
+    """The measurements of an objective, newest first."""
+    samples = [sample for probe in _ended(stack, probes) if (sample := _sample(objective, probe))]
+    return [sample for sample in samples if sample.kind in {_Kind.MET, _Kind.MISSED}]
 
 
 def _row(stack: CosStack, objective: Objective, probes: Sequence[StackProbe], now: datetime) -> Row:

@@ -24,6 +24,7 @@ from cos_controllers.rollout import (
     Assessed,
     learn_failed,
     learn_good,
+    learn_missed,
     seconds_to_next,
     with_clocks,
     with_service,
@@ -146,7 +147,9 @@ def decide(stack: CosStack, resolution: Resolution, snapshot: Snapshot, now: dat
         assessed, deletes = replace_pods(assessed, held, snapshot, written)
     learnt = history if paused else learn_good(assessed, snapshot, history, now)
     assessed = with_clocks(stack, assessed, snapshot, learnt, now)
-    learnt = learnt if paused else learn_failed(stack, assessed, snapshot, learnt, now)
+    if not paused:
+        learnt = learn_failed(stack, assessed, snapshot, learnt, now)
+        learnt = learn_missed(stack, assessed, snapshot, learnt, now)
     judgements = {wanted.component: _judged(stack, wanted, a, snapshot, now) for wanted, a in assessed}
     status = build_status(
         stack,

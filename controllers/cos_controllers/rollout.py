@@ -6,12 +6,14 @@ import re
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from cos_controllers.api.slo import SloMode
 from cos_controllers.api.stack import CosStack, RollbackMode
 from cos_controllers.api.status import ComponentStatus, Reason
 from cos_controllers.conditions import previous_row, timestamp
 from cos_controllers.diagnose import Assessment, is_volume_terminating, serves_wanted
 from cos_controllers.history import Failure, History
 from cos_controllers.k8s import Manifest
+from cos_controllers.objectives import broken_by
 from cos_controllers.observation import Snapshot
 from cos_controllers.pods import container_statuses, pods_of, ready_since, revision_of
 from cos_controllers.wanted import Wanted, is_written
@@ -121,6 +123,32 @@ def learn_failed(
         ):
             failed[wanted.component] = Failure(
                 wanted.desired, found.reason.value, found.message, timestamp(now), history.current.name
+            )
+    return history.learn_failed(failed) if failed else history
+
+
+def learn_missed(
+    stack: CosStack, assessed: Assessed, snapshot: Snapshot, history: History, now: datetime
+) -> History:
+    """The history with what serves and breaks an objective that was met before it, if that is to be taken back."""
+    if stack.spec.slo is None or stack.spec.slo.mode is not SloMode.ROLLBACK:
+        return history
+    failed: dict[str, Failure] = {}
+    for wanted, found in assessed:
+        if (
+            stack.spec.rollback.mode is RollbackMode.AUTOMATIC
+            and wanted.revision == wanted.desired == found.effective_revision
+            and not wanted.no_way_back
+            and serves_wanted(wanted, found, snapshot)
+            and history.last_good(wanted.component) is not None
+            and (row := broken_by(stack, wanted.component, wanted.desired, snapshot.probes, now))
+        ):
+            failed[wanted.component] = Failure(
+                wanted.desired,
+                Reason.OBJECTIVE_MISSED.value,
+                f"objective {row.objective.name}: {row.message}",
+                timestamp(now),
+                history.current.name,
             )
     return history.learn_failed(failed) if failed else history
 

@@ -122,8 +122,20 @@ class Objective(ApiModel):
     )
 
 
+class SloMode(StrEnum):
+    """What follows from an objective that is missed."""
+
+    OBSERVE = "Observe"
+    ROLLBACK = "Rollback"
+
+
 class Slo(ApiModel):
     """What the stack is to reach."""
+
+    mode: SloMode = SloMode.OBSERVE
+    """`Observe`: it is told. `Rollback`: a change of a component after which an objective of its own is missed, and was
+    not met once, is taken back like one that does not serve, if the objective was met before it; needs
+    `rollback.mode: Automatic`. With `probes.afterChange` a changed stack is probed until that is decided."""
 
     objectives: Annotated[
         list[Objective], Field(max_length=32, json_schema_extra={"x-list-map-keys": ["name"]})

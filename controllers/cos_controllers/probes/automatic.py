@@ -8,28 +8,45 @@ from zlib import crc32
 
 from cos_controllers.api.probe import StackProbe
 from cos_controllers.api.stack import CosStack
-from cos_controllers.api.status import ConditionStatus, ConditionType
+from cos_controllers.api.status import ConditionStatus, ConditionType, Verdict
 from cos_controllers.k8s import Manifest, V1ObjectMeta, manifest
 from cos_controllers.names import API_VERSION
-from cos_controllers.objectives import measured_of
+from cos_controllers.objectives import judge_objectives, measured_of
 from cos_controllers.ownership import owner_reference
 
 
 def due(stack: CosStack, probes: Sequence[StackProbe], now: datetime) -> Manifest | None:
     """The probe to create, if one is due. Its name follows from why, so that it is created once."""
     wanted = stack.spec.probes
-    if stack.spec.paused or not _is_ready(stack):
+    if stack.spec.paused:
         return None
-    revision = stack.status.revision or 0
-    probed = {probe.status.stack_revision or 0 for probe in measured_of(stack, probes)}
-    if wanted.after_change and max(probed, default=0) < revision:
-        return _probe(stack, f"r{revision}")
-    if wanted.interval_seconds:
+    if wanted.after_change and _is_ready(stack) and (name := _after_change(stack, probes, now)):
+        return _probe(stack, name)
+    # Also while a change is taken back: what runs then is measured too.
+    if wanted.interval_seconds and _has(stack, ConditionType.AVAILABLE):
         slot = _slot(stack, wanted.interval_seconds, now)
         own = [probe for probe in probes if _is_automatic(probe, stack)]
         if not any(datetime.fromisoformat(probe.metadata.creation_timestamp) >= slot for probe in own):
             return _probe(stack, f"t{int(slot.timestamp()) // 60}")
     return None
+
+
+def _after_change(stack: CosStack, probes: Sequence[StackProbe], now: datetime) -> str:
+    """The name of the next probe of a changed stack; "" if none is due.
+
+    One, and others while an objective is missed and not yet often enough, as many as its window has.
+    """
+    revision = stack.status.revision or 0
+    probed = [probe.status.stack_revision or 0 for probe in measured_of(stack, probes)]
+    if max(probed, default=0) < revision:
+        return f"r{revision}"
+    undecided = [
+        row.objective.window.measurements
+        for row in judge_objectives(stack, probes, now)
+        if row.failures and row.verdict is not Verdict.FAILED
+    ]
+    count = probed.count(revision)
+    return f"r{revision}-{count + 1}" if count < max(undecided, default=0) else ""
 
 
 def superfluous(stack: CosStack, probes: Sequence[StackProbe]) -> list[StackProbe]:
@@ -55,12 +72,12 @@ def _is_automatic(probe: StackProbe, stack: CosStack) -> bool:
 
 
 def _is_ready(stack: CosStack) -> bool:
-    ready = next((item for item in stack.status.conditions if item.type == ConditionType.READY), None)
-    return (
-        ready is not None
-        and ready.status is ConditionStatus.TRUE
-        and stack.status.observed_generation == stack.metadata.generation
-    )
+    return _has(stack, ConditionType.READY) and stack.status.observed_generation == stack.metadata.generation
+
+
+def _has(stack: CosStack, kind: ConditionType) -> bool:
+    """Whether a condition is True."""
+    return any(item.type == kind and item.status is ConditionStatus.TRUE for item in stack.status.conditions)
 
 
 def _slot(stack: CosStack, interval: int, now: datetime) -> datetime:

@@ -60,7 +60,7 @@ class World:
         self.status = self.status or {
             "observedGeneration": 1,
             "revision": 1,
-            "conditions": [self.ready("True")],
+            "conditions": [self.ready("True"), self.available()],
             "components": [
                 {"name": name, "ready": True, "reason": "Serving", "effectiveRevision": f"{name}-1"}
                 | {"servingSince": timestamp(START)}
@@ -76,6 +76,10 @@ class World:
             "reason": "Serving",
             "lastTransitionTime": timestamp(START),
         }
+
+    @staticmethod
+    def available() -> Manifest:
+        return World.ready("True") | {"type": "Available"}
 
     def row(self, component: str) -> Manifest:
         found: Manifest = next(row for row in self.status["components"] if row["name"] == component)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from probe_world import COMPONENTS, START, World
 
 from cos_controllers.api.probe import ProbePhase
 from cos_controllers.probes.checks import ORDER, Order
+from cos_controllers.probes.results import Percentiles
 
 
 def condition(world: World, name: str) -> tuple[str, str]:
@@ -369,6 +371,50 @@ def test_the_probes_of_a_deleted_stack_of_the_same_name_are_not_of_this_one() ->
     assert automatic(world) == ["cos-r1", "mine"]
 
 
+def measured(world: World, **changes: Any) -> None:
+    """Passes until nothing changes; every probe measures the same."""
+    for _ in range(16):
+        world.run()
+        for name, job in list(world.jobs.items()):
+            if job["status"].get("active") and name in world.probes:
+                world.finish(name, world.report_of(name, **changes))
+
+
+OBJECTIVE = {"name": "fast", "check": "redis/Latency", "figure": "P95", "atMost": "10ms"}
+SLOW = Percentiles(1, 99_000, 99_000, 99_000)
+
+
+def test_a_changed_stack_that_misses_an_objective_is_probed_until_that_is_decided() -> None:
+    world = World(spec={"redis": {}, "slo": {"objectives": [OBJECTIVE]}, "probes": {"afterChange": True}})
+    world.status["components"] = [world.row("redis")]
+    measured(world)
+    assert automatic(world) == ["cos-r1"]
+    world.status["revision"] = 2
+    measured(world, latency=SLOW)
+    assert automatic(world) == ["cos-r1", "cos-r2", "cos-r2-2"], "2 of 3 decide"
+
+
+def test_what_is_never_decided_is_not_probed_for_ever() -> None:
+    window = {"measurements": 4, "failures": 4}
+    world = World(spec={"redis": {}, "slo": {"objectives": [{**OBJECTIVE, "window": window}]}})
+    world.spec["probes"] = {"afterChange": True}
+    world.status["components"] = [world.row("redis")]
+    measured(world, latency=SLOW)
+    first = automatic(world)
+    assert first == ["cos-r1", "cos-r1-2", "cos-r1-3", "cos-r1-4"]
+    world.later(60)
+    measured(world)
+    assert automatic(world) == first
+
+
+def test_a_stack_whose_change_was_taken_back_is_still_probed_by_the_clock() -> None:
+    world = World(spec={"redis": {}, "probes": {"intervalSeconds": 300}})
+    world.status["components"] = [world.row("redis")]
+    world.status["conditions"] = [World.ready("False"), World.available()]
+    world.settle()
+    assert len(automatic(world)) == 1
+
+
 @pytest.mark.parametrize("why", ["paused", "unobserved", "no image", "no probes"])
 def test_nothing_is_created_for_a_stack_that(why: str) -> None:
     world = World(spec={"redis": {}, "probes": {"afterChange": True, "intervalSeconds": 300}})
@@ -377,6 +423,7 @@ def test_nothing_is_created_for_a_stack_that(why: str) -> None:
         world.spec["paused"] = True
     elif why == "unobserved":
         world.status["observedGeneration"] = 0
+        del world.spec["probes"]["intervalSeconds"]
     elif why == "no image":
         world.image = ""
     else:
