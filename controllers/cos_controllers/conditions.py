@@ -20,13 +20,16 @@ from cos_controllers.api.status import (
     RetainedVolume,
     Verdict,
 )
-from cos_controllers.diagnose import TRANSIENT, Assessment
+from cos_controllers.diagnose import TRANSIENT, Assessment, cut
 from cos_controllers.gates import NOT_ASKED, RELOADING, Judgement, unasked
 from cos_controllers.history import History
 from cos_controllers.names import app_secret
 from cos_controllers.objectives import Row, target
 from cos_controllers.observation import Problem, Ref
 from cos_controllers.wanted import Wanted
+
+#: Characters of what a condition says of each objective: there may be dozens.
+_OBJECTIVE_LENGTH = 300
 
 
 class Notice(NamedTuple):
@@ -132,6 +135,7 @@ def refused_status(stack: CosStack, reason: Reason, message: str, now: datetime)
         for row in stack.status.components
     ]
     verdicts = {
+        **_slo_unknown(stack, reason, message),
         ConditionType.AVAILABLE: (ConditionStatus.UNKNOWN, reason, message),
         ConditionType.READY: (ConditionStatus.FALSE, reason, message),
         ConditionType.RECONCILING: (ConditionStatus.FALSE, reason, ""),
@@ -192,7 +196,15 @@ def unknown_status(stack: CosStack, message: str, now: datetime) -> CosStackStat
         (ConditionType.READY, ConditionType.AVAILABLE, ConditionType.GATES_PASSED),
         (ConditionStatus.UNKNOWN, Reason.API_UNAVAILABLE, message),
     )
+    verdicts |= _slo_unknown(stack, Reason.API_UNAVAILABLE, message)
     return with_verdicts(stack, stack.status, verdicts, now)
+
+
+def _slo_unknown(stack: CosStack, reason: Reason, message: str) -> Verdicts:
+    """Of objectives nobody knows anything either, if the stack has some."""
+    if not any(item.type == ConditionType.SLO_MET for item in stack.status.conditions):
+        return {}
+    return {ConditionType.SLO_MET: (ConditionStatus.UNKNOWN, reason, message)}
 
 
 Verdicts = Mapping[ConditionType, tuple[ConditionStatus, Reason, str]]
@@ -283,7 +295,8 @@ def _slo_met(objectives: Sequence[Row]) -> tuple[ConditionStatus, Reason, str]:
     ):
         found = [row for row in objectives if row.verdict is verdict and not row.objective.dry_run]
         if found:
-            return status, reason, "; ".join(f"{row.objective.name}: {row.message}" for row in found)
+            told = "; ".join(f"{row.objective.name}: {cut(row.message, _OBJECTIVE_LENGTH)}" for row in found)
+            return status, reason, told
     return ConditionStatus.TRUE, Reason.OBJECTIVES_MET, ""
 
 

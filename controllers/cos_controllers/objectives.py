@@ -112,8 +112,11 @@ def measured_of(stack: CosStack, probes: Iterable[StackProbe]) -> Iterator[Stack
     return (probe for probe in probes if probe.status.start_time and probe.status.start_time >= created)
 
 
-def judge_objectives(stack: CosStack, probes: Sequence[StackProbe], now: datetime) -> list[Row]:
+def judge_objectives(stack: CosStack, probes: Sequence[StackProbe] | None, now: datetime) -> list[Row]:
     """A row for each objective. `probes`: the stack's, in any order; those with `Saturating` load do not count."""
+    if probes is None:
+        unread = "its probes cannot be read: see the operator's log"
+        return [Row(objective, Verdict.UNKNOWN, unread) for objective in objectives_of(stack)]
     ended = _ended(stack, probes)
     return [_row(stack, objective, ended, now) for objective in objectives_of(stack)]
 
@@ -182,7 +185,10 @@ def _row(stack: CosStack, objective: Objective, probes: Sequence[StackProbe], no
     if missed >= objective.window.failures:
         worst = next(sample for sample in window if sample.kind is _Kind.MISSED)
         return replace(row, verdict=Verdict.FAILED, message=_why_missed(row, worst))
-    if doubt := _doubt(stack, objective, since, newest, now):
+    doubt = _doubt(stack, objective, since, newest, now)
+    if not doubt and missed and missed == len(window):
+        doubt = f"{_why_missed(row, window[0])}; {objective.window.failures} decide"
+    if doubt:
         return replace(row, verdict=Verdict.UNKNOWN, message=doubt)
     return row
 
@@ -214,47 +220,50 @@ def _doubt(
 
 def _sample(objective: Objective, probe: StackProbe) -> _Sample | None:
     """What a probe says of an objective; None if that was no part of it."""
-    if objective.figure is Figure.MEMORY_GROWTH:
-        return _growth(objective, probe)
-    rows = [row for row in probe.status.checks if not objective.check or row.name == objective.check]
+    rows = [row for row in probe.status.checks if _is_of(objective, row)]
     if not rows:
         # One that broke down says of no check how it went.
         broken = probe.status.phase is ProbePhase.ERROR and not probe.status.checks
         return _Sample(_Kind.ERROR, probe, why=probe.status.message) if broken else None
-    if len(rows) == 1:
-        (row,) = rows
-        if row.phase is ProbePhase.ERROR:
-            return _Sample(_Kind.ERROR, probe, why=row.message)
-        if row.phase is ProbePhase.INCONCLUSIVE:
-            return _Sample(_Kind.INCONCLUSIVE, probe, why=row.message)
-    value = _value(objective.figure, rows)
-    if value is None:
-        failed = any(row.phase is ProbePhase.FAILED for row in rows)
-        return _Sample(_Kind.MISSED if failed else _Kind.ERROR, probe, why=rows[0].message)
-    return _judged(objective, probe, value)
+    # The worst first: what answers nothing misses whatever is asked of it, however good the others are.
+    for phase, kind in (
+        (ProbePhase.FAILED, _Kind.MISSED),
+        (ProbePhase.ERROR, _Kind.ERROR),
+        (ProbePhase.INCONCLUSIVE, _Kind.INCONCLUSIVE),
+    ):
+        if row := next((row for row in rows if row.phase is phase), None):
+            why = row.message if objective.check else f"{row.name}: {row.message}"
+            return _Sample(kind, probe, why=why)
+    if objective.figure is Figure.MEMORY_GROWTH:
+        grown = _growth(objective, probe)
+        return None if grown is None else _judged(objective, probe, grown)
+    return _judged(objective, probe, max(_value(objective.figure, row) for row in rows))
+
+
+def _is_of(objective: Objective, row: CheckStatus) -> bool:
+    """Whether a check has a part in an objective."""
+    if objective.figure is Figure.MEMORY_GROWTH:
+        return row.name.partition("/")[0] == objective.check
+    return not objective.check or row.name == objective.check
 
 
 def _judged(objective: Objective, probe: StackProbe, value: float) -> _Sample:
     return _Sample(_Kind.MET if _holds(objective, value) else _Kind.MISSED, probe, value)
 
 
-def _growth(objective: Objective, probe: StackProbe) -> _Sample | None:
-    for row in probe.status.components:
-        if row.name == objective.check and row.memory_growth_bytes is not None:
-            return _judged(objective, probe, row.memory_growth_bytes)
-    return None
+def _growth(objective: Objective, probe: StackProbe) -> float | None:
+    """By how much the memory of a component grew; None if the engine does not say."""
+    rows = (row for row in probe.status.components if row.name == objective.check)
+    return next((row.memory_growth_bytes for row in rows if row.memory_growth_bytes is not None), None)
 
 
-def _value(figure: Figure, rows: Sequence[CheckStatus]) -> float | None:
-    """The figure in its unit (microseconds, a second, percent); None if it was not measured."""
+def _value(figure: Figure, row: CheckStatus) -> float:
+    """The figure in its unit (microseconds, a second, percent) of a check that measured something."""
     if figure is Figure.ERROR_PERCENT:
-        errors = sum(row.errors for row in rows)
-        total = errors + sum(row.operations for row in rows)
-        return 100 * errors / total if total else None
-    (row,) = rows
+        return 100 * row.errors / max(row.errors + row.operations, 1)
     if figure is Figure.PER_SECOND:
-        return row.operations * 1000 / row.elapsed_milliseconds if row.elapsed_milliseconds else None
-    return getattr(row.latency, _PERCENTILES[figure]) if row.latency else None
+        return row.operations * 1000 / max(row.elapsed_milliseconds, 1)
+    return float(getattr(row.latency, _PERCENTILES[figure]))
 
 
 def _holds(objective: Objective, value: float) -> bool:

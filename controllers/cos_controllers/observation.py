@@ -144,7 +144,7 @@ class Snapshot:
     `references`: Secrets that the spec names, by name; a missing one is absent here.
     `checks`: protocol answers by component; absent where no check was due.
     `facts`: what the pods that are ready were last found to be like, by component; absent if nobody has looked yet.
-    `probes`: of the stack; read only if it has objectives.
+    `probes`: of the stack; read only if it has objectives; None if they could not be.
     `warnings`: newest warning Event by object; read only while something is not ready.
     `logs`: the last lines of the log of an engine that is starting, by component.
     `entropy`: fresh random bytes (≥ 32) from which passwords of this pass derive, if any are needed.
@@ -154,7 +154,7 @@ class Snapshot:
     references: Mapping[str, Manifest] = field(default_factory=dict)
     checks: Mapping[str, CheckResult] = field(default_factory=dict)
     facts: Mapping[str, Facts] = field(default_factory=dict)
-    probes: Sequence[StackProbe] = ()
+    probes: Sequence[StackProbe] | None = ()
     warnings: Mapping[Ref, WarningEvent] = field(default_factory=dict)
     logs: Mapping[str, str] = field(default_factory=dict)
     entropy: bytes = b""

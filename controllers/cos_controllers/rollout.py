@@ -131,7 +131,8 @@ def learn_missed(
     stack: CosStack, assessed: Assessed, snapshot: Snapshot, history: History, now: datetime
 ) -> History:
     """The history with what serves and breaks an objective that was met before it, if that is to be taken back."""
-    if stack.spec.slo is None or stack.spec.slo.mode is not SloMode.ROLLBACK:
+    probes = snapshot.probes
+    if stack.spec.slo is None or stack.spec.slo.mode is not SloMode.ROLLBACK or probes is None:
         return history
     failed: dict[str, Failure] = {}
     for wanted, found in assessed:
@@ -141,7 +142,7 @@ def learn_missed(
             and not wanted.no_way_back
             and serves_wanted(wanted, found, snapshot)
             and history.last_good(wanted.component) is not None
-            and (row := broken_by(stack, wanted.component, wanted.desired, snapshot.probes, now))
+            and (row := broken_by(stack, wanted.component, wanted.desired, probes, now))
         ):
             failed[wanted.component] = Failure(
                 wanted.desired,

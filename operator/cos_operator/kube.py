@@ -92,7 +92,7 @@ WRITE_TIMEOUT = 4.0
 #: Connections to the API server; more requests than this wait for one (within their timeout).
 _MAX_CONNECTIONS = 32
 #: Objects of one page. Stacks with their status are large (10 KB): a page takes 10 ms, in which nothing else is done.
-_PAGE_SIZES = {"CosStack": 100}
+_PAGE_SIZES = {"CosStack": 100, "StackProbe": 100}
 _PAGE_SIZE = 500
 #: Bytes of a log that are read at most.
 _LOG_BYTES = 16384
@@ -265,23 +265,30 @@ class Kube:
         return data.decode(errors="replace")
 
     async def list(
-        self, kind: str, namespace: str | None, label_selector: str = "", field_selector: str = ""
+        self,
+        kind: str,
+        namespace: str | None,
+        label_selector: str = "",
+        field_selector: str = "",
+        *,
+        keep: Callable[[Manifest], Manifest] = lambda item: item,
     ) -> Manifests:
         """All objects as of now (a consistent read), of one namespace or, with None, of all.
 
-        Raises `NotFound` if the API server does not serve the kind.
+        `keep` makes of each, as its page is read, what is wanted of it. Raises `NotFound` if the API server does not
+        serve the kind.
         """
         request = Request("list", kind, namespace or "")
         selectors = (("labelSelector", label_selector), ("fieldSelector", field_selector))
         limit = _PAGE_SIZES.get(kind, _PAGE_SIZE)
         query = (("limit", str(limit)), *((key, value) for key, value in selectors if value))
         try:
-            items, version = await self._pages(request, query)
+            items, version = await self._pages(request, query, keep)
         except KubeError as error:
             if error.code != HTTPStatus.GONE:
                 raise
             # The snapshot behind the continue token has expired: begin again, once.
-            items, version = await self._pages(request, query)
+            items, version = await self._pages(request, query, keep)
         self.versions.listed(kind, version)
         return items
 
@@ -399,7 +406,12 @@ class Kube:
         self._logged_in_at = time.monotonic()
         return configuration
 
-    async def _pages(self, request: Request, query: _Query) -> tuple[Manifests, object]:
+    async def _pages(
+        self,
+        request: Request,
+        query: _Query,
+        keep: Callable[[Manifest], Manifest] = lambda item: item,
+    ) -> tuple[Manifests, object]:
         """All items, and as of which resource version they are."""
         path = collection_path(request)
         # Items of a list carry neither; everything that handles objects expects both.
@@ -407,7 +419,7 @@ class Kube:
         items: list[Manifest] = []
         page = await self._call(request, _Http("GET", path, query))
         while True:
-            items += [type_meta | item for item in page["items"]]
+            items += [keep(type_meta | item) for item in page["items"]]
             token = page["metadata"].get("continue")
             if not token:
                 return items, page["metadata"].get("resourceVersion")

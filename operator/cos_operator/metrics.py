@@ -12,7 +12,7 @@ from cos_controllers.api.status import ConditionStatus, CosStackStatus, Verdict
 
 if TYPE_CHECKING:
     # The CLI's client counts requests too, and does without the models of Kubernetes.
-    from cos_controllers.api.probe import StackProbe
+    from cos_controllers.api.probe import CheckStatus, StackProbe
     from cos_controllers.observation import Facts
 
 #: Everything that `/metrics` exposes; a registry of our own, so that no library adds to it unnoticed.
@@ -142,7 +142,7 @@ STORAGE_LIMIT = Gauge(
 OBJECTIVE = Gauge(
     "cos_stack_objective",
     "An objective of the stack: 1 while it is met, 0 while it is missed, -1 while it is not known.",
-    ("namespace", "stack", "objective"),
+    ("namespace", "stack", "objective", "dry_run"),
     registry=REGISTRY,
 )
 
@@ -232,7 +232,6 @@ _PRESENT = (
     OBJECTIVE,
     *_OF_USAGE,
 )
-_OF_PROBES = (PROBE_LATENCY, PROBE_RATE, PROBE_ERRORS, PROBE_GROWTH, PROBED_AT)
 _BY_VERDICT = {Verdict.PASSED: 1, Verdict.FAILED: 0, Verdict.UNKNOWN: -1}
 _BY_STATUS = {ConditionStatus.TRUE: 1, ConditionStatus.FALSE: 0, ConditionStatus.UNKNOWN: -1}
 
@@ -241,10 +240,10 @@ _BY_STATUS = {ConditionStatus.TRUE: 1, ConditionStatus.FALSE: 0, ConditionStatus
 _rows: dict[tuple[str, str], dict[str, str]] = {}
 _gates: dict[tuple[str, str], set[tuple[str, str]]] = {}
 _usages: dict[tuple[str, str], set[tuple[Gauge, str]]] = {}
-#: Names of the objectives of each stack that has series.
-_objectives: dict[tuple[str, str], set[str]] = {}
-#: Stacks that have probes.
-_probed: set[tuple[str, str]] = set()
+#: The objectives of each stack that has series, by name and whether they are a dry run.
+_objectives: dict[tuple[str, str], set[tuple[str, str]]] = {}
+#: The series of each stack that has probes, by metric and the labels beyond namespace and stack.
+_probed: dict[tuple[str, str], set[tuple[Gauge, tuple[str, ...]]]] = {}
 
 
 def set_stack(namespace: str, stack: str, status: CosStackStatus) -> None:
@@ -275,15 +274,15 @@ def set_stack(namespace: str, stack: str, status: CosStackStatus) -> None:
 
 
 def _set_objectives(namespace: str, stack: str, status: CosStackStatus) -> None:
-    objectives = {item.name: item.verdict for item in status.objectives}
+    objectives = {(item.name, str(item.dry_run).lower()): item.verdict for item in status.objectives}
     before = _objectives.get((namespace, stack), set())
     for gone in before - objectives.keys():
-        OBJECTIVE.remove(namespace, stack, gone)
+        OBJECTIVE.remove(namespace, stack, *gone)
     if before and not objectives:
         # The one condition that a stack has only if its spec asks for it.
         STACK_CONDITION.remove(namespace, stack, "SLOMet")
-    for name, verdict in objectives.items():
-        OBJECTIVE.labels(namespace, stack, name).set(_BY_VERDICT[verdict])
+    for labels, verdict in objectives.items():
+        OBJECTIVE.labels(namespace, stack, *labels).set(_BY_VERDICT[verdict])
     _objectives[namespace, stack] = set(objectives)
 
 
@@ -306,34 +305,50 @@ def set_usages(namespace: str, stack: str, facts: Mapping[str, Facts]) -> None:
 
 
 def set_probes(namespace: str, stack: str, probes: Sequence[StackProbe]) -> None:
-    """Record what the ended `probes` of a stack measured, of each check the newest; all else goes away."""
+    """Record what the ended `probes` of a stack measured, of each check the newest; all else goes away.
+
+    What counts for no objective counts for no alert: `Saturating` load, and what was inconclusive.
+    """
     ended = sorted(
-        (probe.status for probe in probes if probe.status.completion_time),
+        (probe.status for probe in probes if probe.status.completion_time and probe.spec.load == "Paced"),
         key=lambda status: status.completion_time or "",
     )
-    for metric in _OF_PROBES:
-        metric.remove_by_labels({"namespace": namespace, "stack": stack})
-    _probed.discard((namespace, stack))
+    found: dict[tuple[Gauge, tuple[str, ...]], float] = {}
+    for status in ended:
+        for check in status.checks:
+            found |= _figures_of(check)
+        for row in status.components:
+            if row.memory_growth_bytes is not None:
+                found[PROBE_GROWTH, (row.name,)] = row.memory_growth_bytes
+        if status.phase == "Successful" and status.completion_time:
+            found[PROBED_AT, ()] = datetime.fromisoformat(status.completion_time).timestamp()
+    before = _probed.pop((namespace, stack), set())
+    for metric, labels in before - found.keys():
+        metric.remove(namespace, stack, *labels)
+    for (metric, labels), value in found.items():
+        metric.labels(namespace, stack, *labels).set(value)
     if probes:
-        _probed.add((namespace, stack))
-    for check in {row.name: row for status in ended for row in status.checks if row.latency}.values():
-        latency, name = check.latency, (namespace, stack, check.name)
-        assert latency  # noqa: S101 - see above
+        _probed[namespace, stack] = set(found)
+
+
+def _figures_of(check: CheckStatus) -> dict[tuple[Gauge, tuple[str, ...]], float]:
+    """The series of one check that says something of its engine."""
+    asked = check.errors + check.operations
+    if check.phase in {"Inconclusive", "Error"} or not asked:
+        return {}
+    found: dict[tuple[Gauge, tuple[str, ...]], float] = {
+        (PROBE_ERRORS, (check.name,)): check.errors / asked,
+        (PROBE_RATE, (check.name,)): check.operations * 1000 / max(check.elapsed_milliseconds, 1),
+    }
+    if latency := check.latency:
         for quantile, value in (
             ("0.5", latency.p50_microseconds),
             ("0.95", latency.p95_microseconds),
             ("0.99", latency.p99_microseconds),
             ("1", latency.max_microseconds),
         ):
-            PROBE_LATENCY.labels(*name, quantile).set(value / 1e6)
-        PROBE_RATE.labels(*name).set(check.operations * 1000 / max(check.elapsed_milliseconds, 1))
-        PROBE_ERRORS.labels(*name).set(check.errors / max(check.operations + check.errors, 1))
-    for row in {row.name: row for status in ended for row in status.components}.values():
-        if row.memory_growth_bytes is not None:
-            PROBE_GROWTH.labels(namespace, stack, row.name).set(row.memory_growth_bytes)
-    times = [status.completion_time for status in ended if status.phase == "Successful"]
-    if times and times[-1]:
-        PROBED_AT.labels(namespace, stack).set(datetime.fromisoformat(times[-1]).timestamp())
+            found[PROBE_LATENCY, (check.name, quantile)] = value / 1e6
+    return found
 
 
 def probed_stacks() -> frozenset[tuple[str, str]]:

@@ -84,11 +84,16 @@ async def _by_name(kube: Kube, namespace: str, refs: Iterable[Ref]) -> dict[Ref,
     return {ref: obj for ref, obj in zip(ordered, found, strict=True) if obj is not None}
 
 
-async def _probes(kube: Kube, stack: CosStack) -> list[StackProbe]:
-    """Its probes, if it has objectives that are judged by them."""
+async def _probes(kube: Kube, stack: CosStack) -> list[StackProbe] | None:
+    """Its probes, if it has objectives that are judged by them; None if they cannot be read."""
     if stack.spec.slo is None:
         return []
-    found = await kube.list_known("StackProbe", stack.metadata.namespace, "")
+    try:
+        found = await kube.list_known("StackProbe", stack.metadata.namespace, "")
+    except KubeError as error:
+        # Of objectives nothing is known then; all else goes on.
+        log.warning("probes not read", error=str(error))
+        return None
     return parse_probes(stack.metadata.name, found)
 
 

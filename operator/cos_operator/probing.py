@@ -12,6 +12,7 @@ from cos_controllers.api.probe import ProbePhase, StackProbeStatus
 from cos_controllers.api.stack import CosStack
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import API_VERSION, LABEL_PROBED_STACK, SELECTOR_MANAGED, probes_selector
+from cos_controllers.objectives import measured_of
 from cos_controllers.observation import CheckTarget
 from cos_controllers.parsing import InvalidStack, parse_probes, parse_stack
 from cos_controllers.probes.life import ended
@@ -28,6 +29,8 @@ log = structlog.stdlib.get_logger(__name__)
 
 class Untidied(Exception):
     """What a probe left could not be removed yet. The queue tries again."""
+
+    explains_itself = True
 
 
 class Prober:
@@ -62,7 +65,9 @@ class Prober:
             try:
                 seen = await self._observe(key)
                 plan = decide(seen, self._now())
-                metrics.set_probes(key.namespace, key.name, seen.probes)
+                # Of a stack that is gone nothing is told, whatever people have kept of it.
+                told = measured_of(seen.stack, seen.probes) if seen.stack else ()
+                metrics.set_probes(key.namespace, key.name, list(told))
                 return await self._execute(key, seen, plan)
             except NotLeader:
                 return None
@@ -93,27 +98,33 @@ class Prober:
         }
 
     async def _execute(self, key: Key, seen: Seen, plan: Plan) -> float | None:
+        versions = {probe.metadata.name: probe.metadata.resource_version for probe in seen.probes}
         for name, status in plan.statuses.items():
-            await self._report(key, name, status)
+            await self._report(key, name, versions[name], status)
         for name, uid in plan.suspend:
             await self._suspend(key, name, uid)
-        if plan.tidy:
-            await self._tidy(key, plan.tidy)
-        if plan.job:
+        problems = await self._tidy(key, plan.tidy)
+        if plan.job and not problems:
             await self._begin(key, plan.job, seen)
-        for name, uid in plan.jobs:
-            await self._delete("Job", key, name, uid)
+        for job, components in plan.clear:
+            left = await self._tidy(key, components)
+            if not left:
+                await self._delete("Job", key, job.name, job.uid)
+            problems += left
         if plan.create:
             await self._create(plan.create)
         for name, uid in plan.probes:
             await self._delete("StackProbe", key, name, uid)
+        if problems:
+            raise Untidied("; ".join(problems))
         return plan.again
 
-    async def _report(self, key: Key, name: str, status: StackProbeStatus) -> None:
+    async def _report(self, key: Key, name: str, version: str, status: StackProbeStatus) -> None:
         body = {
             "apiVersion": API_VERSION,
             "kind": "StackProbe",
-            "metadata": {"name": name, "namespace": key.namespace},
+            # Only of the very probe that was read: another one of its name may have come.
+            "metadata": {"name": name, "namespace": key.namespace, "resourceVersion": version},
             "status": status.model_dump(by_alias=True, exclude_none=True, mode="json"),
         }
         try:
@@ -138,17 +149,15 @@ class Prober:
             return
         log.info("stopped a probe's Job that nobody waits for", job=name)
 
-    async def _tidy(self, key: Key, components: Iterable[str]) -> None:
-        """Raises `Untidied` unless it was done in every component."""
+    async def _tidy(self, key: Key, components: Collection[str]) -> list[str]:
+        """What kept it from being done, nothing if it was done in every component."""
         known = {target.component: target for target in self._targets(key)}
-        if missing := sorted(set(components) - known.keys()):
-            raise Untidied(f"not known yet where to find {', '.join(missing)}")
-        if self._kube.write_guard:
+        if components and self._kube.write_guard:
             self._kube.write_guard()
-        targets = [known[component] for component in components]
+        targets = [known[component] for component in components if component in known]
         done = await asyncio.gather(*map(self._tidy_one, targets))
-        if problems := [problem for problem in done if problem]:
-            raise Untidied("; ".join(problems))
+        missing = [f"{component}: it does not serve" for component in components if component not in known]
+        return [*missing, *filter(None, done)]
 
     async def _tidy_one(self, target: CheckTarget) -> str:
         try:
@@ -178,7 +187,8 @@ class Prober:
 
     async def _refuse(self, key: Key, seen: Seen, name: str, message: str) -> None:
         probe = next(probe for probe in seen.probes if probe.metadata.name == name)
-        await self._report(key, name, ended(probe, ProbePhase.ERROR, message, self._now()))
+        version = probe.metadata.resource_version
+        await self._report(key, name, version, ended(probe, ProbePhase.ERROR, message, self._now()))
 
     async def _create(self, probe: Manifest) -> None:
         try:
@@ -198,7 +208,7 @@ class Prober:
 async def probed(kube: Kube, namespace: str | None) -> dict[Key, bool]:
     """Stacks of a namespace, or of the cluster, that have probes, or a Job of one that is gone."""
     probes, jobs = await asyncio.gather(
-        kube.list("StackProbe", namespace),
+        kube.list("StackProbe", namespace, keep=_in_brief),
         kube.list("Job", namespace, f"{SELECTOR_MANAGED},{LABEL_PROBED_STACK}"),
     )
     found = {Key(home, name): False for home, name in metrics.probed_stacks() if namespace in {None, home}}
@@ -208,6 +218,16 @@ async def probed(kube: Kube, namespace: str | None) -> dict[Key, bool]:
     for job in jobs:
         found[Key(job["metadata"]["namespace"], job["metadata"]["labels"][LABEL_PROBED_STACK])] = True
     return found
+
+
+def _in_brief(probe: Manifest) -> Manifest:
+    """What `probed` asks of a probe: of a large cluster there may be ten thousand, of several kilobytes each."""
+    status = probe.get("status") or {}
+    return {
+        "metadata": {"namespace": probe["metadata"]["namespace"]},
+        "spec": {"stackRef": probe["spec"]["stackRef"]},
+        "status": {"completionTime": status.get("completionTime")},
+    }
 
 
 def _usable(raw: Manifest | None) -> tuple[CosStack | None, str]:

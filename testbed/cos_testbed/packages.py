@@ -16,7 +16,7 @@ from cos_testbed.process import output, run
 from cos_testbed.progress import Progress
 
 #: Program → the packages that hold it, in one Debian release or another.
-PACKAGED = {"prometheus": ("prometheus",), "promtool": ("promtool", "prometheus")}
+PACKAGED = {"prometheus": ("prometheus",), "promtool": ("promtool", "prometheus"), "wrk": ("wrk",)}
 TIMEOUT_SECONDS = 600.0
 
 

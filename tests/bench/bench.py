@@ -18,6 +18,7 @@ from bench_cluster import ROOT, BenchCluster, run_testbed
 from probe_cost import measure_cost
 from probe_delay import measure_delays
 from probe_soak import measure_soak
+from probe_throughput import measure_throughput
 from scale import Run, Wish
 
 from cos_testbed.progress import Progress
@@ -143,6 +144,25 @@ def probe_soak(
     try:
         figures = asyncio.run(measure_soak(BenchCluster(instance), runs, seconds, progress, folder))
         _keep(results, "probe_soak", figures)
+    finally:
+        run_testbed(instance, "clean")
+    report.write(json.loads(results.read_text()))
+
+
+@app.command()
+def probe_throughput(
+    *,
+    rounds: Annotated[int, typer.Option(min=1, help="Times to measure each.")] = 4,
+    instance: Instance = _INSTANCE,
+    results: Results = _RESULTS,
+) -> None:
+    """How much a saturating probe makes of an engine, beside redis-benchmark, pgbench and wrk."""
+    folder = Path(tempfile.mkdtemp(prefix="cos-bench-"))
+    progress = Progress()
+    progress.info(f"logs are in {folder}")
+    try:
+        figures = asyncio.run(measure_throughput(BenchCluster(instance), rounds, progress, folder))
+        _keep(results, "probe_throughput", figures)
     finally:
         run_testbed(instance, "clean")
     report.write(json.loads(results.read_text()))

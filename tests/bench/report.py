@@ -25,6 +25,7 @@ def write(results: Sequence[Figures]) -> None:
         ("probe_delay", delay_section),
         ("probe_cost", cost_section),
         ("probe_soak", soak_section),
+        ("probe_throughput", throughput_section),
     )
     for kind, table in sections:
         chosen = [figures for figures in results if figures["kind"] == kind]
@@ -298,4 +299,25 @@ def soak_section(results: Sequence[Figures]) -> str:
         "",
         f"Load average before and after: {figures['load_before']} and {figures['load_after']}.",
     ]
+    return "\n".join(lines)
+
+
+def throughput_section(results: Sequence[Figures]) -> str:
+    """The last comparison with each engine's own tool."""
+    figures = results[-1]
+    tools = {"redis": "redis-benchmark", "postgres": "pgbench", "traefik": "wrk"}
+    lines = [
+        _sources([figures]),
+        "",
+        "| four connections, requests a second | prober | tool | prober / tool, by round | its CPU, ms for 1,000 |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, tool in tools.items():
+        mine, other, cpu = (figures[key][name] for key in ("prober", "tool", "client_cpu"))
+        ratios = [own / its for own, its in zip(mine, other, strict=True)]
+        lines.append(
+            f"| {name}, {tool} | {statistics.median(mine):,.0f} | {statistics.median(other):,.0f} | "
+            f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) | {statistics.median(cpu):.0f} |"
+        )
+    lines += ["", f"Load average before and after: {figures['load_before']} and {figures['load_after']}."]
     return "\n".join(lines)

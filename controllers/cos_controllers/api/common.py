@@ -37,6 +37,10 @@ class PullPolicy(StrEnum):
     NEVER = "Never"
 
 
+#: Of a stack's name, which begins the names of Services.
+MAX_STACK_NAME = 30
+
+
 class LocalReference(ApiModel):
     """An object in the stack's own namespace."""
 

@@ -23,6 +23,8 @@ class Metadata(ApiModel):
     """Namespace of the object."""
     uid: str = ""
     """UID that the API server gave."""
+    resource_version: str = ""
+    """Version of the object."""
     generation: int = 0
     """Generation of the spec."""
     creation_timestamp: str = ""

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from cos_controllers.api.common import LocalReference, ResourceList, Resources
+from cos_controllers.api.common import MAX_STACK_NAME, ResourceList, Resources
 from cos_controllers.api.metadata import Metadata
 from cos_controllers.api.model import ApiModel, Rule
 from cos_controllers.api.status import Condition
@@ -42,7 +42,8 @@ class ProbeSettings(ApiModel):
     seconds_per_check: Annotated[int, Field(ge=1, le=60)] = 5
     """Seconds that each check makes load for."""
     connections: Annotated[int, Field(ge=1, le=32)] = 4
-    """Connections at once, in checks that use several."""
+    """Connections at once, in checks that use several; at most a quarter of those that the engine has for
+    applications."""
     routes: Annotated[
         list[Annotated[str, Field(max_length=40)]],
         Field(max_length=MAX_ROUTES, json_schema_extra={"x-kubernetes-list-type": "set"}),
@@ -54,10 +55,17 @@ class ProbeSettings(ApiModel):
     """Compute resources of the Job. A limit of CPU makes measurements `Inconclusive` where it is reached."""
 
 
+class StackReference(ApiModel):
+    """A stack of the same namespace."""
+
+    name: Annotated[str, Field(min_length=1, max_length=MAX_STACK_NAME)]
+    """Name of the `CosStack`."""
+
+
 class StackProbeSpec(ProbeSettings):
     """One run. It does not change: create another one."""
 
-    stack_ref: LocalReference
+    stack_ref: StackReference
     """The `CosStack` of this namespace."""
     starting_deadline_seconds: Annotated[int, Field(ge=30, le=86400)] = 900
     """Seconds from creation until it must have started: until its components serve, and no other probe of the stack

@@ -27,7 +27,7 @@ class Figure(StrEnum):
     PER_SECOND = "PerSecond"
     """Requests that succeeded, a second: a number such as 1000."""
     ERROR_PERCENT = "ErrorPercent"
-    """Share of requests that failed: a percentage such as 3%. Without `check` that of all checks together."""
+    """Share of requests that failed: a percentage such as 3%. Without `check` that of the worst one."""
     MEMORY_GROWTH = "MemoryGrowth"
     """By how much the engine's memory grew during the probe: bytes such as 100M or 64Mi. `check` is a component."""
 

@@ -12,6 +12,7 @@ from pydantic import Field
 from cos_controllers.api import reserved
 from cos_controllers.api.common import (
     IMAGE_FORM,
+    MAX_STACK_NAME,
     Images,
     LocalReference,
     Parameters,
@@ -30,7 +31,6 @@ from cos_controllers.api.slo import Slo
 from cos_controllers.api.status import CosStackStatus
 
 HOST_FORM = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
-MAX_NAME = 30
 #: The name of a StatefulSet, ``<stack>-postgres-<name>``, must leave room for a hash in a label of its pods: 52.
 MAX_NAME_WITH_POSTGRES = 42
 ENGINES = ("postgres", "redis", "elasticsearch", "neo4j", "traefik")
@@ -430,12 +430,12 @@ class CosStack(ApiModel):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            cel=f"size(self.metadata.name) <= {MAX_NAME} && "
+            cel=f"size(self.metadata.name) <= {MAX_STACK_NAME} && "
             "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-            message=f"metadata.name must be at most {MAX_NAME} lower-case letters, digits and dashes, starting "
+            message=f"metadata.name must be at most {MAX_STACK_NAME} lower-case letters, digits and dashes, starting "
             "with a letter: it begins the names of Services",
             holds=lambda self: (
-                len(self.metadata.name) <= MAX_NAME
+                len(self.metadata.name) <= MAX_STACK_NAME
                 and _matches(r"^[a-z]([-a-z0-9]*[a-z0-9])?$", self.metadata.name)
             ),
         ),

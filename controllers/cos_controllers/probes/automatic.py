@@ -11,7 +11,7 @@ from cos_controllers.api.stack import CosStack
 from cos_controllers.api.status import ConditionStatus, ConditionType, Verdict
 from cos_controllers.k8s import Manifest, V1ObjectMeta, manifest
 from cos_controllers.names import API_VERSION
-from cos_controllers.objectives import judge_objectives, measured_of
+from cos_controllers.objectives import judge_objectives, measured_of, objectives_of
 from cos_controllers.ownership import owner_reference
 
 
@@ -20,8 +20,8 @@ def due(stack: CosStack, probes: Sequence[StackProbe], now: datetime) -> Manifes
     wanted = stack.spec.probes
     if stack.spec.paused:
         return None
-    if wanted.after_change and _is_ready(stack) and (name := _after_change(stack, probes, now)):
-        return _probe(stack, name)
+    if wanted.after_change and _is_ready(stack) and (probe := _after_change(stack, probes, now)):
+        return probe
     # Also while a change is taken back: what runs then is measured too.
     if wanted.interval_seconds and _has(stack, ConditionType.AVAILABLE):
         slot = _slot(stack, wanted.interval_seconds, now)
@@ -31,28 +31,39 @@ def due(stack: CosStack, probes: Sequence[StackProbe], now: datetime) -> Manifes
     return None
 
 
-def _after_change(stack: CosStack, probes: Sequence[StackProbe], now: datetime) -> str:
-    """The name of the next probe of a changed stack; "" if none is due.
+def _after_change(stack: CosStack, probes: Sequence[StackProbe], now: datetime) -> Manifest | None:
+    """The next probe of a changed stack; None if none is due, or that one ended without having started.
 
     One, and others while an objective is missed and not yet often enough, as many as its window has.
     """
     revision = stack.status.revision or 0
     probed = [probe.status.stack_revision or 0 for probe in measured_of(stack, probes)]
-    if max(probed, default=0) < revision:
-        return f"r{revision}"
+    count = probed.count(revision)
+    if max(probed, default=0) >= revision and count >= _undecided(stack, probes, now):
+        return None
+    found = _probe(stack, f"r{revision}-{count + 1}" if count else f"r{revision}")
+    taken = any(probe.metadata.name == found["metadata"]["name"] for probe in probes)
+    return None if taken else found
+
+
+def _undecided(stack: CosStack, probes: Sequence[StackProbe], now: datetime) -> int:
+    """How many measurements are wanted of what is missed and not yet often enough."""
     undecided = [
         row.objective.window.measurements
         for row in judge_objectives(stack, probes, now)
         if row.failures and row.verdict is not Verdict.FAILED
     ]
-    count = probed.count(revision)
-    return f"r{revision}-{count + 1}" if count < max(undecided, default=0) else ""
+    return max(undecided, default=0)
 
 
 def superfluous(stack: CosStack, probes: Sequence[StackProbe]) -> list[StackProbe]:
-    """Ended ones beyond the history that is asked for, of those that the operator made; `probes` oldest first."""
+    """Ended ones beyond the history that is asked for, of those that the operator made; `probes` oldest first.
+
+    As many as an objective's window has are kept whatever is asked for: it could never be missed else.
+    """
     ended = [probe for probe in probes if probe.status.completion_time and _is_automatic(probe, stack)]
-    return ended[: max(len(ended) - stack.spec.probes.history_limit, 0)]
+    windows = (objective.window.measurements for objective in objectives_of(stack))
+    return ended[: max(len(ended) - max([stack.spec.probes.history_limit, *windows]), 0)]
 
 
 def until_due(stack: CosStack, now: datetime) -> float | None:

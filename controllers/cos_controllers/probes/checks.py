@@ -12,7 +12,7 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict
 
 from cos_controllers.api.probe import Load, ProbeSettings
-from cos_controllers.api.stack import CosStackSpec
+from cos_controllers.api.stack import CosStackSpec, EngineSpec, PostgresSpec, RedisSpec
 from cos_controllers.components.registry import ENGINES
 from cos_controllers.names import child_name
 from cos_controllers.objectives import probed_routes
@@ -61,6 +61,8 @@ _RULES: Mapping[str, Mapping[CheckName, _Rule]] = {
     "traefik": {CheckName.ROUTE: _Rule(rate=60, several=True)},
 }
 
+#: A check has at most one in so many of the connections that an engine has for applications.
+_SHARE = 4
 #: Where `Bindings` are mounted in the Job: a folder of the application's Secret for each component that has one.
 BINDINGS = "/bindings"
 #: Environment variable with the order.
@@ -115,7 +117,8 @@ def order_of(
     subjects = []
     for engine in ENGINES:
         for component in engine.instances(stack):
-            checks = _checks(engine.kind, stack, settings) if component in components else ()
+            most = _connections(engine.instances(stack)[component], settings)
+            checks = _checks(engine.kind, stack, settings, most) if component in components else ()
             if checks:
                 host = f"{child_name(name, component)}.{namespace}.svc"
                 port = engine.ports[0].number
@@ -130,12 +133,24 @@ def order_of(
     return Order(subjects=tuple(subjects), seconds=seconds, limit=limit)
 
 
-def _checks(engine: str, stack: CosStackSpec, settings: ProbeSettings) -> list[Check]:
+def _connections(spec: EngineSpec, settings: ProbeSettings) -> int:
+    """How many connections a check may have: not more than a share of those that applications may."""
+    limit = None
+    if isinstance(spec, RedisSpec):
+        limit = spec.max_clients
+    elif isinstance(spec, PostgresSpec):
+        limit = int(spec.parameters.get("max_connections", "100"))
+    return settings.connections if limit is None else max(min(settings.connections, limit // _SHARE), 1)
+
+
+def _checks(engine: str, stack: CosStackSpec, settings: ProbeSettings, most: int) -> list[Check]:
     found = []
     for kind, rule in _RULES[engine].items():
         rate = rule.rate if settings.load is Load.PACED else 0
         several = rule.several or settings.load is Load.SATURATING
-        check = Check(kind=kind, rate=rate, connections=settings.connections if several else 1)
+        # A message takes two: one that publishes, one that listens.
+        connections = max(most // (2 if kind is CheckName.PUB_SUB else 1), 1) if several else 1
+        check = Check(kind=kind, rate=rate, connections=connections)
         if kind is not CheckName.ROUTE:
             found.append(check)
             continue

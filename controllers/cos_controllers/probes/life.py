@@ -11,6 +11,7 @@ from cos_controllers.api.stack import CosStack
 from cos_controllers.api.status import Condition, ConditionStatus, ConditionType, GateName, Verdict
 from cos_controllers.conditions import timestamp
 from cos_controllers.k8s import Manifest
+from cos_controllers.probes.checks import Order
 from cos_controllers.probes.job import POD_SECONDS
 from cos_controllers.probes.results import Report, UnreadableReport, decode, judged, usage, worst
 from cos_controllers.probes.seen import (
@@ -39,12 +40,12 @@ class _Obstacle(NamedTuple):
     lasting: bool = False
 
 
-def waiting(probe: StackProbe, seen: Seen, busy: str, now: datetime) -> StackProbeStatus:
+def waiting(probe: StackProbe, seen: Seen, held: str, now: datetime) -> StackProbeStatus:
     """A probe that has not started: it starts, waits with a reason, or has waited too long.
 
-    `busy`: the probe of the same stack that it has to wait for, "" if there is none.
+    `held`: what of the same stack it has to wait for, "" if nothing.
     """
-    obstacle = _obstacle(probe, seen, busy)
+    obstacle = _obstacle(probe, seen, held)
     if obstacle is None and seen.stack:
         return _started(probe, seen.stack, now)
     message, lasting = obstacle or _Obstacle("")
@@ -58,7 +59,7 @@ def waiting(probe: StackProbe, seen: Seen, busy: str, now: datetime) -> StackPro
     return _with_condition(probe, probe.status.model_copy(update=update), now)
 
 
-def _obstacle(probe: StackProbe, seen: Seen, busy: str) -> _Obstacle | None:
+def _obstacle(probe: StackProbe, seen: Seen, held: str) -> _Obstacle | None:
     stack = seen.stack
     if stack is None:
         return _Obstacle(seen.why or f"there is no CosStack {probe.spec.stack_ref.name} in this namespace")
@@ -68,7 +69,7 @@ def _obstacle(probe: StackProbe, seen: Seen, busy: str) -> _Obstacle | None:
         return _Obstacle(problem, lasting=True)
     if problem := _hindrance(components(probe, stack), stack):
         return _Obstacle(problem)
-    return _Obstacle(f"waits until {busy} has ended") if busy else None
+    return _Obstacle(held) if held else None
 
 
 def _hindrance(tried: Sequence[str], stack: CosStack) -> str:
@@ -78,7 +79,21 @@ def _hindrance(tried: Sequence[str], stack: CosStack) -> str:
         return f"waits for {', '.join(missing)} to serve"
     if full := sorted(set(tried) & _full(stack)):
         return f"waits for room: the gate {GateName.STORAGE_HEADROOM} of {', '.join(full)} fails"
+    if stale := sorted(set(tried) & _without_routes(stack)):
+        return f"waits until {', '.join(stale)} has read its routes (gate {GateName.CONFIGURATION_IN_FORCE})"
     return ""
+
+
+def _without_routes(stack: CosStack) -> set[str]:
+    """A proxy that is not known to have read its routes: it would answer for them itself, with 404."""
+    gate = GateName.CONFIGURATION_IN_FORCE
+    known = {
+        row.name
+        for row in stack.status.components
+        for item in row.gates
+        if item.name is gate and item.verdict is Verdict.PASSED
+    }
+    return {"traefik"} - known
 
 
 def _full(stack: CosStack) -> set[str]:
@@ -107,11 +122,10 @@ def _mistake(probe: StackProbe, stack: CosStack) -> str:
 
 def _started(probe: StackProbe, stack: CosStack, now: datetime) -> StackProbeStatus:
     order = order_for(probe, stack)
-    count = sum(len(subject.checks) for subject in order.subjects)
     revisions = {row.name: row.effective_revision or "" for row in stack.status.components}
     update = {
         "phase": ProbePhase.RUNNING,
-        "message": f"{count} checks of {order.seconds} s each",
+        "message": _task(order),
         "start_time": timestamp(now),
         "stack_revision": stack.status.revision,
         "components": [
@@ -120,6 +134,12 @@ def _started(probe: StackProbe, stack: CosStack, now: datetime) -> StackProbeSta
         ],
     }
     return _with_condition(probe, probe.status.model_copy(update=update), now)
+
+
+def _task(order: Order) -> str:
+    """What a run does, in words."""
+    count = sum(len(subject.checks) for subject in order.subjects)
+    return f"{count} checks of {order.seconds} s each"
 
 
 def running(probe: StackProbe, job: Manifest | None, seen: Seen, now: datetime) -> StackProbeStatus:
@@ -139,7 +159,7 @@ def running(probe: StackProbe, job: Manifest | None, seen: Seen, now: datetime) 
     if now - began >= timedelta(seconds=limit):
         what = "its Job has not ended" if job else "its Job was not created"
         return ended(probe, ProbePhase.ERROR, f"{what} within {limit} s{': ' + waits if waits else ''}", now)
-    message = waits[:1024] or probe.status.message
+    message = waits[:1024] or _task(order_for(probe, seen.stack))
     return _with_condition(probe, probe.status.model_copy(update={"message": message}), now)
 
 

@@ -17,7 +17,9 @@ LIMIT = 4096
 #: Characters of each message at first; shorter ones until all fits.
 _MESSAGE_LENGTHS = (160, 60, 20, 0)
 
-#: Fewer answers than this say nothing of a 95th percentile.
+#: The share of a core that a prober of one process can hardly exceed: one that took it was itself what was slow.
+_CPU_SHARE = 0.8
+#: Fewer requests than this say nothing of a 95th percentile.
 FEWEST = 20
 #: The prober's own lateness, at its 95th percentile, that says nothing of the engine: below the first, microseconds, or
 #: below a share of what was measured.
@@ -179,8 +181,13 @@ def _judgement(item: Figures) -> tuple[ProbePhase, str]:
 
 def _doubt(item: Figures) -> str:
     """Why the figures say nothing of the engine; "" if they do."""
-    if item.latency is None or item.operations < FEWEST:
-        return f"{item.operations} answers are too few: {FEWEST} are needed"
+    asked = item.operations + item.errors + item.missed
+    if item.latency is None or asked < FEWEST:
+        return f"{asked} requests are too few: {FEWEST} are needed"
+    if item.missed and item.client_cpu >= _CPU_SHARE * item.elapsed:
+        return (
+            "the prober itself had too little CPU for its requests: give its Job more, or its node less to do"
+        )
     if item.lag > max(_LATE_MICROSECONDS, _LATE_SHARE * item.latency.p95):
         return (
             f"the prober itself was late by {item.lag / 1000:g} ms at the 95th percentile: give its Job more CPU, or "

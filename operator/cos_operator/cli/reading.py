@@ -49,12 +49,10 @@ class Reader(Kube):
             self.hides_secrets = True
             return _UNREADABLE if name in self.assumed else None
 
-    async def list(
-        self, kind: str, namespace: str | None, label_selector: str = "", field_selector: str = ""
-    ) -> Manifests:
+    async def list(self, kind: str, *args: Any, **options: Any) -> Manifests:
         """As `Kube.list`."""
         try:
-            return await super().list(kind, namespace, label_selector, field_selector)
+            return await super().list(kind, *args, **options)
         except Forbidden:
             if kind != "Secret":
                 raise

@@ -14,12 +14,14 @@ from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Protocol
+from typing import Protocol, Self
 
 from cos_controllers.probes.results import Percentiles
 
 #: Seconds for what is under way when the time is over; the drivers' own limits are shorter.
 _END_SECONDS = 10.0
+#: Seconds between two looks at whether the prober is let run.
+_PULSE_SECONDS = 0.005
 #: Seconds between two attempts to connect anew, so that an engine that is gone is not flooded.
 _RECONNECT_SECONDS = 0.5
 #: Seconds of requests before any is counted: first statements are parsed, first pages are read.
@@ -44,11 +46,15 @@ class Connection(Protocol):
 
 @dataclass
 class Measured:
-    """What connections saw. Times are seconds: since a request was due, since it was sent, of the prober's delay."""
+    """What connections saw. Times are seconds: since a request was due, since it was sent, of the prober's delay.
+
+    `pulse`: how late the prober was let run, whatever it was doing.
+    """
 
     due: array[float] = field(default_factory=lambda: array("d"))
     sent: array[float] = field(default_factory=lambda: array("d"))
     lag: array[float] = field(default_factory=lambda: array("d"))
+    pulse: array[float] = field(default_factory=lambda: array("d"))
     errors: int = 0
     missed: int = 0
     first_error: str = ""
@@ -74,6 +80,32 @@ def percentiles(seconds: array[float]) -> Percentiles | None:
         return round(ordered[math.ceil(share * len(ordered)) - 1] * 1e6)
 
     return Percentiles(at(0.5), at(0.95), at(0.99), round(ordered[-1] * 1e6))
+
+
+class _Pulse:
+    """Whether a thread of the prober is let run when it wants to: what its requests' lateness alone does not tell.
+
+    Workers that are behind do not sleep, and so never wake up late, whoever is to blame.
+    """
+
+    def __init__(self) -> None:
+        self.lag = array("d")
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            due = time.perf_counter() + _PULSE_SECONDS
+            time.sleep(_PULSE_SECONDS)
+            self.lag.append(time.perf_counter() - due)
 
 
 class _Schedule:
@@ -121,17 +153,21 @@ def make_load(
             for connection, usable in zip(opened, warm, strict=True)
         ]
         cpu = time.process_time()
-        for worker in workers:
-            worker.thread.start()
-        for worker in workers:
-            worker.thread.join(max(schedule.end + _END_SECONDS - time.perf_counter(), 0.0))
-        total = Measured(client_cpu=time.process_time() - cpu)
+        with _Pulse() as pulse:
+            for worker in workers:
+                worker.thread.start()
+            for worker in workers:
+                worker.thread.join(max(schedule.end + _END_SECONDS - time.perf_counter(), 0.0))
+        # Without a schedule there is nothing to be late for.
+        total = Measured(client_cpu=time.process_time() - cpu, pulse=pulse.lag if rate else array("d"))
         if any(worker.thread.is_alive() for worker in workers):
             raise Broken(f"requests took more than {_END_SECONDS:g} s longer than the check")
         for worker in workers:
             total.merge(worker.measured)
             total.missed += worker.measured.missed
-        total.elapsed = max(max((worker.ended for worker in workers), default=began) - began, 1e-6)
+        # One answer that comes late makes the others no fewer a second.
+        ended = max((worker.ended for worker in workers), default=began)
+        total.elapsed = max(min(ended, schedule.end) - began, 1e-6)
         return total
     finally:
         _close([*opened, *(worker.connection for worker in workers if worker.connection)])
@@ -184,7 +220,7 @@ class _Worker:
         self._stop = stop
 
     def _run(self) -> None:
-        seen = self.measured
+        seen, failing = self.measured, False
         while not self._stop.is_set() and (turn := self._schedule.next()):
             number, due = turn
             now = time.perf_counter()
@@ -201,8 +237,10 @@ class _Worker:
             except Exception as error:  # noqa: BLE001 - whatever a driver raises is a request that failed
                 seen.errors += 1
                 seen.first_error = seen.first_error or said(error)
-                self._drop()
+                self._drop(again=failing)
+                failing = True
                 continue
+            failing = False
             after = time.perf_counter()
             seen.sent.append(after - now)
             seen.due.append(after - (now if due is None else due))
@@ -213,12 +251,16 @@ class _Worker:
             self.connection = self._connect()
         return self.connection
 
-    def _drop(self) -> None:
-        """The state of a connection after an error is not known; the next request opens another one."""
+    def _drop(self, *, again: bool) -> None:
+        """The state of a connection after an error is not known; the next request opens another one.
+
+        At once, so that one that was reset does not delay what follows; if that fails too, a little later.
+        """
         if self.connection is not None:
             self.connection.close()
             self.connection = None
-        self._stop.wait(_RECONNECT_SECONDS)
+        if again:
+            self._stop.wait(_RECONNECT_SECONDS)
 
 
 def said(error: BaseException) -> str:

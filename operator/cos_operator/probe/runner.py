@@ -141,7 +141,7 @@ def _taken(component: str, before: Amounts, after: Amounts) -> Taken:
 
 
 def _figures(name: str, seen: Measured) -> Figures:
-    lag = percentiles(seen.lag)
+    lags = [found.p95 for found in map(percentiles, (seen.lag, seen.pulse)) if found]
     return Figures(
         name,
         latency=percentiles(seen.due),
@@ -151,7 +151,7 @@ def _figures(name: str, seen: Measured) -> Figures:
         missed=seen.missed,
         elapsed=round(seen.elapsed * 1000),
         client_cpu=round(seen.client_cpu * 1000),
-        lag=lag.p95 if lag else 0,
+        lag=max(lags, default=0),
         message=seen.first_error,
     )
 

@@ -10,6 +10,9 @@ from cos_controllers.probes.checks import Check
 from cos_operator.probe.base import REQUEST_SECONDS, Amounts, Target
 from cos_operator.probe.load import Connection
 
+#: Of an answer's body.
+_MOST_BYTES = 65536
+
 
 class TraefikDriver:
     """See `base.Driver`."""
@@ -37,7 +40,10 @@ class _Get:
         del number
         self._connection.request("GET", self._path, headers=self._headers)
         response = self._connection.getresponse()
-        response.read()
+        response.read(_MOST_BYTES)
+        if not response.isclosed():
+            # More than anybody wants to know; the next request opens another connection.
+            self._connection.close()
         if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise ConnectionError(f"answered {response.status} {response.reason}")
 

@@ -82,7 +82,8 @@ def judged(letters: str, **objective: Any) -> Row:
     [
         ("", "Unknown"),
         ("m", "Passed"),
-        ("x", "Passed"),
+        ("x", "Unknown"),
+        ("mx", "Passed"),
         ("xx", "Failed"),
         ("xmx", "Failed"),
         ("xmm", "Passed"),
@@ -192,12 +193,43 @@ def test_each_figure_in_its_unit(objective: dict[str, str], met: bool) -> None: 
     assert found.verdict is (Verdict.PASSED if met else Verdict.FAILED)
 
 
-def test_errors_of_all_checks_are_taken_together() -> None:
+def test_errors_without_a_check_are_those_of_the_worst() -> None:
     rows = [row("m"), {**row("m", "redis/PubSub"), "operations": 450, "errors": 50}]
+    lost = [row("m"), row("f", "elasticsearch/Search")]
+    unsure = [row("m"), row("e", "elasticsearch/Search")]
     wanted = {"name": "errors", "figure": "ErrorPercent", "atMost": "3%", "window": {"failures": 1}}
     (found,) = judge_objectives(stack(wanted), [probe(0, rows)], START)
-    assert (found.verdict, found.measured) == (Verdict.FAILED, "5%")
+    assert (found.verdict, found.measured) == (Verdict.FAILED, "10%")
     assert found.message.startswith("ErrorPercent at most 3% is missed in 1 of 1 measurements")
+    (found,) = judge_objectives(stack(wanted), [probe(0, lost)], START)
+    assert (found.verdict, "elasticsearch/Search: 7 of 7" in found.message) == (Verdict.FAILED, True)
+    (found,) = judge_objectives(stack(wanted), [probe(0, unsure)], START)
+    assert (found.verdict, found.message) == (Verdict.UNKNOWN, "elasticsearch/Search: no route to host")
+
+
+def test_a_check_that_answered_nothing_misses_whatever_is_asked_of_it() -> None:
+    wanted = LATENCY | {"atMost": "10s", "window": {"failures": 1}}
+    few = {**row("f"), "latency": {f"{q}Microseconds": 950_000 for q in ("p50", "p95", "p99", "max")}}
+    (found,) = judge_objectives(stack(wanted), [probe(0, [few])], START)
+    assert found.verdict is Verdict.FAILED
+
+
+def test_of_memory_nothing_is_known_where_its_checks_say_nothing() -> None:
+    grown = [{"name": "redis", "memoryGrowthBytes": -900_000_000}]
+    wanted = {"name": "m", "check": "redis", "figure": "MemoryGrowth", "atMost": "100M"}
+    for letter in "ie":
+        (found,) = judge_objectives(stack(wanted), [probe(0, [row(letter)], components=grown)], START)
+        assert found.verdict is Verdict.UNKNOWN
+    (found,) = judge_objectives(stack(wanted), [probe(0, [row("m")], components=grown)], START)
+    assert found.verdict is Verdict.PASSED
+
+
+def test_probes_that_cannot_be_read_leave_every_objective_unknown() -> None:
+    (found,) = judge_objectives(stack(LATENCY), None, START)
+    assert (found.verdict, found.message) == (
+        Verdict.UNKNOWN,
+        "its probes cannot be read: see the operator's log",
+    )
 
 
 def test_a_stack_that_asks_for_no_more_gets_the_missions_objectives_for_what_it_has() -> None:

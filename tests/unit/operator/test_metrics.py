@@ -140,7 +140,7 @@ def probe(time: str, phase: str, **rows: object) -> StackProbe:
             "apiVersion": "cos.dev/v1alpha1",
             "kind": "StackProbe",
             "metadata": {"name": "p", "namespace": "ns"},
-            "spec": {"stackRef": {"name": "probed"}},
+            "spec": rows.pop("spec", {"stackRef": {"name": "probed"}}),
             "status": {"phase": phase, "completionTime": time, **rows},
         }
     )
@@ -151,6 +151,18 @@ def test_of_each_check_the_newest_figures_are_told_and_of_a_stack_without_probes
         f"{name}Microseconds": 1000 * n for n, name in enumerate(("p50", "p95", "p99", "max"), start=1)
     }
     row = {"name": "redis/Latency", "phase": "Successful", "latency": latency, "operations": 90, "errors": 10}
+    late = {
+        "name": "redis/Latency",
+        "operations": 1,
+        "latency": {f"{name}Microseconds": 10**6 for name in ("p50", "p95", "p99", "max")},
+    }
+    loud = probe(
+        "2026-01-01T02:00:00Z",
+        "Successful",
+        spec={"stackRef": {"name": "probed"}, "load": "Saturating"},
+        checks=[late | {"phase": "Successful"}],
+    )
+    unsure = probe("2026-01-01T03:00:00Z", "Inconclusive", checks=[late | {"phase": "Inconclusive"}])
     grown = {"name": "redis", "memoryGrowthBytes": 5}
     old = probe(
         "2026-01-01T00:00:00Z",
@@ -164,19 +176,24 @@ def test_of_each_check_the_newest_figures_are_told_and_of_a_stack_without_probes
     new = probe(
         "2026-01-01T01:00:00Z",
         "Failed",
-        checks=[row | {"elapsedMilliseconds": 2000}, row | {"name": "redis/PubSub", "latency": None}],
+        checks=[
+            row | {"elapsedMilliseconds": 2000},
+            {"name": "redis/PubSub", "phase": "Failed", "errors": 9},
+        ],
         components=[{"name": "redis"}],
     )
     where = {"namespace": "ns", "stack": "probed"}
     value = metrics.REGISTRY.get_sample_value
-    metrics.set_probes("ns", "probed", [new, old])
+    metrics.set_probes("ns", "probed", [new, old, loud, unsure])
     check = where | {"check": "redis/Latency"}
     found = [
         value("cos_probe_latency_seconds", check | {"quantile": q}) for q in ("0.5", "0.95", "0.99", "1")
     ]
     assert found == [0.001, 0.002, 0.003, 0.004]
     assert value("cos_probe_operations_per_second", check) == 45
-    assert value("cos_probe_operations_per_second", where | {"check": "redis/PubSub"}) == 90
+    dead = where | {"check": "redis/PubSub"}
+    assert value("cos_probe_operations_per_second", dead) == 0
+    assert value("cos_probe_error_ratio", dead) == 1, "of one that answers nothing too"
     assert value("cos_probe_error_ratio", check) == 0.1
     assert value("cos_probe_completion_timestamp_seconds", where) == 1767225600
     assert ("ns", "probed") in metrics.probed_stacks()
@@ -197,9 +214,13 @@ def test_objectives_and_their_condition_go_with_the_spec_that_asks_for_them() ->
     where = {"namespace": "ns", "stack": "slo"}
     value = metrics.REGISTRY.get_sample_value
     metrics.set_stack("ns", "slo", with_objectives(Verdict.FAILED, Verdict.PASSED))
-    assert [value("cos_stack_objective", where | {"objective": name}) for name in ("o0", "o1")] == [0, 1]
+    assert [
+        value("cos_stack_objective", where | {"objective": name, "dry_run": "false"}) for name in ("o0", "o1")
+    ] == [0, 1]
     metrics.set_stack("ns", "slo", with_objectives(Verdict.UNKNOWN))
-    assert [value("cos_stack_objective", where | {"objective": name}) for name in ("o0", "o1")] == [-1, None]
+    assert [
+        value("cos_stack_objective", where | {"objective": name, "dry_run": "false"}) for name in ("o0", "o1")
+    ] == [-1, None]
     assert value("cos_stack_condition", where | {"type": "SLOMet"}) == 0
     metrics.set_stack("ns", "slo", with_objectives())
     assert not series("cos_stack_objective")
@@ -244,7 +265,7 @@ def test_the_table_is_what_is_exposed_and_follows_the_conventions() -> None:
         "cos_stack_connections_limit": ("gauge", ("namespace", "stack", "component")),
         "cos_stack_storage_used_bytes": ("gauge", ("namespace", "stack", "component")),
         "cos_stack_storage_limit_bytes": ("gauge", ("namespace", "stack", "component")),
-        "cos_stack_objective": ("gauge", ("namespace", "stack", "objective")),
+        "cos_stack_objective": ("gauge", ("namespace", "stack", "objective", "dry_run")),
         "cos_stack_rollbacks_total": ("counter", ("namespace", "stack", "component")),
         "cos_probe_runs_total": ("counter", ("namespace", "stack", "phase")),
         "cos_probe_latency_seconds": ("gauge", ("namespace", "stack", "check", "quantile")),

@@ -53,6 +53,7 @@ class World:
     pods: dict[str, Manifest] = field(default_factory=dict)
     tidied: list[tuple[str, ...]] = field(default_factory=list)
     data: set[str] = field(default_factory=set)
+    away: set[str] = field(default_factory=set)
     uids: int = 0
     overlap: int = 0
 
@@ -63,7 +64,7 @@ class World:
             "conditions": [self.ready("True"), self.available()],
             "components": [
                 {"name": name, "ready": True, "reason": "Serving", "effectiveRevision": f"{name}-1"}
-                | {"servingSince": timestamp(START)}
+                | {"servingSince": timestamp(START), "gates": [self.gate("ConfigurationInForce", "Passed")]}
                 for name in COMPONENTS
             ],
         }
@@ -76,6 +77,10 @@ class World:
             "reason": "Serving",
             "lastTransitionTime": timestamp(START),
         }
+
+    @staticmethod
+    def gate(name: str, verdict: str) -> Manifest:
+        return {"name": name, "verdict": verdict, "since": timestamp(START)}
 
     @staticmethod
     def available() -> Manifest:
@@ -152,10 +157,12 @@ class World:
             yield lambda item=item: self.suspend(item)  # type: ignore[misc]
         if plan.tidy:
             yield lambda: self.tidy(plan.tidy)
-        if plan.job:
+        if plan.job and not self.away & set(plan.tidy):
             yield lambda: self.create_job(plan.job)
-        for item in plan.jobs:
-            yield lambda item=item: self.delete_job(item)  # type: ignore[misc]
+        for job, components in plan.clear:
+            if not self.away & set(components):
+                yield lambda components=components: self.tidy(components)  # type: ignore[misc]
+                yield lambda job=job: self.delete_job(job)  # type: ignore[misc]
         if plan.create:
             yield lambda: self.add_probe(plan.create or {})
         for item in plan.probes:
@@ -181,18 +188,17 @@ class World:
         self.pods = {name: pod for name, pod in self.pods.items() if pod["job"] != item.name}
 
     def tidy(self, components: tuple[str, ...]) -> None:
-        assert not any(pod["status"]["phase"] == "Running" for pod in self.pods.values()), (
-            "while load is made"
-        )
+        running = [pod["job"] for pod in self.pods.values() if pod["status"]["phase"] == "Running"]
+        tried = {name for job in running for name in ordered(self.jobs[job])}
+        assert not tried & set(components), "while load is made"
         self.tidied.append(components)
         self.data -= set(components)
 
     def create_job(self, job: Manifest | None) -> None:
         assert job
         name = job["metadata"]["name"]
-        if name in self.jobs:
-            return
-        assert not self.data, "the place is not empty"
+        assert name not in self.jobs, "the API server would refuse it"
+        assert not self.data & set(ordered(job)), "the place is not empty"
         metadata = {**job["metadata"], "uid": self.uid(), "creationTimestamp": timestamp(self.now)}
         self.jobs[name] = {**job, "metadata": metadata, "status": {"active": 1}}
         self.pods[f"{name}-x"] = {

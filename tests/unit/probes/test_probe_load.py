@@ -103,6 +103,39 @@ def test_errors_are_counted_with_the_first_ones_words_and_others_go_on() -> None
     assert engine.closed >= 2
 
 
+def test_one_connection_that_is_reset_delays_nothing_that_follows() -> None:
+    seen = load(Engine(failing=range(50, 51)), rate=100, seconds=1.0)
+    assert (seen.errors, seen.missed) == (1, 0)
+    found = percentiles(seen.due)
+    assert found
+    assert found.p95 < 50_000, "no pause of the prober's own is counted"
+
+
+def test_one_answer_that_comes_late_makes_the_others_no_fewer_a_second() -> None:
+    seen = load(Engine(stall=(99, 1.5)), rate=200, connections=4)
+    assert len(seen.sent) == 100
+    assert seen.elapsed <= 0.5
+
+
+def test_a_prober_that_is_not_let_run_notices_whatever_its_workers_do() -> None:
+    """Its requests burn CPU, so that no worker ever sleeps, and none wakes up late."""
+
+    class Burning(Engine):
+        def connect(self) -> Session:
+            return Burn(self, 1)
+
+    class Burn(Session):
+        def request(self, number: int) -> None:
+            self.engine.numbers.append(number)
+            end = time.thread_time() + 0.02
+            while time.thread_time() < end:
+                pass
+
+    seen = load(Burning(), rate=400, connections=4, seconds=1.0)
+    assert seen.missed > 100
+    assert seen.client_cpu > 0.8 * seen.elapsed
+
+
 def test_an_engine_that_takes_no_connection_breaks_the_check_and_none_is_left_open() -> None:
     engine = Engine(refuses=2)
     with pytest.raises(Broken, match="connection 3 of 4 failed: too many clients"):

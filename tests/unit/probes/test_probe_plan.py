@@ -188,6 +188,10 @@ def test_a_pod_that_cannot_start_says_why_and_the_wait_ends() -> None:
         ProbePhase.RUNNING,
         "its pod waits: ImagePullBackOff: not found",
     )
+    waits, world.pods["one-x"]["status"] = world.pods["one-x"]["status"], {"phase": "Running"}
+    world.run()
+    assert world.message("one") == "7 checks of 5 s each"
+    world.pods["one-x"]["status"] = waits
     world.later(3600)
     world.run()
     assert world.phase("one") is ProbePhase.ERROR
@@ -254,13 +258,58 @@ def test_it_waits_for_its_components_to_serve_but_not_for_others_and_not_for_eve
 
 def test_nothing_is_written_to_an_engine_whose_volume_is_nearly_full() -> None:
     world = World()
-    world.row("redis")["gates"] = [
-        {"name": "StorageHeadroom", "verdict": "Failed", "message": "full", "since": "2026-01-01T00:00:00Z"}
-    ]
+    world.row("redis")["gates"] = [World.gate("StorageHeadroom", "Failed")]
     world.create_probe("one")
     world.run()
     assert world.phase("one") is ProbePhase.PENDING
     assert world.message("one") == "waits for room: the gate StorageHeadroom of redis fails"
+
+
+def test_a_proxy_is_not_tried_before_it_has_read_its_routes() -> None:
+    world = World()
+    world.row("traefik")["gates"] = [World.gate("ConfigurationInForce", "Unknown")]
+    world.create_probe("one")
+    world.create_probe("two", components=["redis"])
+    world.run()
+    assert world.message("one").startswith("waits until traefik has read its routes")
+    assert world.phase("two") is ProbePhase.RUNNING
+
+
+def test_a_component_that_is_away_keeps_its_leftovers_and_holds_up_no_probe_of_others() -> None:
+    world = World()
+    world.create_probe("one", components=["elasticsearch", "redis"])
+    world.run()
+    world.run()
+    world.finish("one", world.report_of("one"))
+    world.away = {"elasticsearch"}
+    world.run()
+    world.run()
+    assert (list(world.jobs), world.data) == (["one"], {"elasticsearch", "redis"})
+    world.create_probe("two", components=["redis"])
+    world.settle()
+    assert world.phase("two") is ProbePhase.SUCCESSFUL
+    assert list(world.jobs) == ["one"]
+    world.away = set()
+    world.settle()
+    assert (world.jobs, world.data) == ({}, set())
+
+
+def test_a_new_probe_of_the_name_of_one_that_is_not_cleared_waits() -> None:
+    world = World()
+    world.create_probe("one", components=["redis"])
+    world.run()
+    world.run()
+    world.finish("one", world.report_of("one"))
+    world.away = {"redis"}
+    world.run()
+    del world.probes["one"]
+    world.later(5)
+    world.create_probe("one", components=["redis"])
+    world.run()
+    assert world.message("one") == "waits until what an earlier probe of its name has left is cleared"
+    world.away = set()
+    world.settle()
+    assert world.phase("one") is ProbePhase.SUCCESSFUL
 
 
 def test_without_a_stack_it_waits_and_a_stack_that_goes_ends_it() -> None:
@@ -306,7 +355,7 @@ def test_a_job_says_what_to_do_and_holds_no_secret() -> None:
     assert [(check.kind.value, check.rate, check.connections) for check in subject.checks] == [
         ("Latency", 0, 8),
         ("Throughput", 0, 8),
-        ("PubSub", 0, 8),
+        ("PubSub", 0, 4),
     ]
     (source,) = next(item for item in pod["volumes"] if item["name"] == "bindings")["projected"]["sources"]
     assert source["secret"]["name"] == "cos-redis-app"
@@ -413,6 +462,49 @@ def test_a_stack_whose_change_was_taken_back_is_still_probed_by_the_clock() -> N
     world.status["conditions"] = [World.ready("False"), World.available()]
     world.settle()
     assert len(automatic(world)) == 1
+
+
+def test_one_that_ended_before_it_started_does_not_stop_the_clock() -> None:
+    world = World(spec={"redis": {}, "probes": {"afterChange": True, "intervalSeconds": 600}})
+    world.status["components"] = [world.row("redis")]
+    gates = world.row("redis")["gates"]
+    world.row("redis")["gates"] = [World.gate("StorageHeadroom", "Failed")]
+    for _ in range(3):
+        world.settle()
+        world.later(900)
+    assert world.phase("cos-r1") is ProbePhase.ERROR
+    world.row("redis")["gates"] = gates
+    for _ in range(3):
+        world.settle()
+        world.later(600)
+    assert len([name for name in automatic(world) if name.startswith("cos-t")]) >= 3
+
+
+def test_as_many_are_kept_as_an_objective_needs() -> None:
+    window = {"measurements": 4, "failures": 4}
+    world = World(spec={"redis": {}, "slo": {"objectives": [{**OBJECTIVE, "window": window}]}})
+    world.spec["probes"] = {"intervalSeconds": 300, "historyLimit": 1}
+    world.status["components"] = [world.row("redis")]
+    for _ in range(6):
+        world.settle()
+        world.later(300)
+    assert len(automatic(world)) == 4
+
+
+def test_no_check_takes_more_than_a_quarter_of_an_engines_connections() -> None:
+    world = World(spec={"redis": {"maxClients": 40}, "postgres": [{"name": "prod"}]})
+    world.status["components"] = [world.row("redis"), world.row("postgres-prod")]
+    world.create_probe("one", load="Saturating", connections=32)
+    world.run()
+    world.run()
+    (variable,) = world.jobs["one"]["spec"]["template"]["spec"]["containers"][0]["env"]
+    order = Order.model_validate_json(variable["value"])
+    assert {c.name(s.component): c.connections for s in order.subjects for c in s.checks} == {
+        "postgres-prod/Mixed": 25,
+        "redis/Latency": 10,
+        "redis/Throughput": 10,
+        "redis/PubSub": 5,
+    }
 
 
 @pytest.mark.parametrize("why", ["paused", "unobserved", "no image", "no probes"])

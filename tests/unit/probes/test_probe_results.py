@@ -117,7 +117,20 @@ def test_what_is_no_report_is_told(text: str) -> None:
             ProbePhase.FAILED,
             "no request was answered within the time",
         ),
-        ({"operations": 19}, ProbePhase.INCONCLUSIVE, "19 answers are too few: 20 are needed"),
+        ({"operations": 10, "errors": 9}, ProbePhase.INCONCLUSIVE, "19 requests are too few: 20 are needed"),
+        # The worse the engine, the fewer answers: what was asked counts.
+        (
+            {"operations": 5, "errors": 15, "message": "x"},
+            ProbePhase.SUCCESSFUL,
+            "15 of 20 requests failed: x",
+        ),
+        ({"operations": 5, "missed": 95}, ProbePhase.SUCCESSFUL, "95 requests were due and not sent"),
+        (
+            {"missed": 95, "client_cpu": 4000},
+            ProbePhase.INCONCLUSIVE,
+            "the prober itself had too little CPU",
+        ),
+        ({"client_cpu": 4000}, ProbePhase.SUCCESSFUL, ""),
         (
             {"missed": 5},
             ProbePhase.SUCCESSFUL,
