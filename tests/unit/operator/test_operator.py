@@ -34,7 +34,7 @@ class HalfReadable:
         self.listed: Counter[str | None] = Counter()
         self.read: Counter[str] = Counter()
 
-    async def list(self, kind: str, namespace: str | None, *_: str) -> Manifests:
+    async def list(self, kind: str, namespace: str | None, *_: str, **__: Any) -> Manifests:
         if kind != "CosStack":
             return []
         self.listed[namespace] += 1
@@ -82,7 +82,7 @@ def test_whoever_begins_to_lead_looks_first_at_what_nobody_has_looked_at(
     virtual_time: Callable[..., object],
 ) -> None:
     class Edited(HalfReadable):
-        async def list(self, kind: str, namespace: str | None, *_: str) -> Manifests:
+        async def list(self, kind: str, namespace: str | None, *_: str, **__: Any) -> Manifests:
             if kind != "CosStack":
                 return []
             generations = {"a": 1, "b": 1, "edited": 2, "z": 1}
