@@ -182,8 +182,10 @@ def test_only_what_matters_to_the_process_restarts_it(render: Any, tmp_path: Pat
     shutil.copytree(CHART, newer)
     chart = newer / "Chart.yaml"
     chart.write_text(chart.read_text().replace("version: 0.1.0", "version: 0.1.1", 1))
-    (crd,) = (newer / "files" / "crds").glob("*.yaml")
-    crd.write_text(crd.read_text().replace("Make all changes", "Do"))
+    crd = newer / "files" / "crds" / "cos.dev_cosstacks.yaml"
+    other = crd.read_text().replace("Stop all changes", "Change nothing")
+    assert other != crd.read_text()
+    crd.write_text(other)
     before = pod_of(render())
     assert before == pod_of(render(chart=newer))
     assert before == pod_of(render("metrics.service.enabled=false", "rbac.aggregateRoles=true"))
@@ -256,7 +258,8 @@ def test_roles_for_people_are_aggregated_and_speak_of_stacks_alone(render: Any) 
     roles = of_kind(render("rbac.aggregateRoles=true"), "ClusterRole")
     assert len(roles) == 2
     for role in roles:
-        assert {resource for rule in role["rules"] for resource in rule["resources"]} == {"cosstacks"}
+        named = {resource for rule in role["rules"] for resource in rule["resources"]}
+        assert named == {"cosstacks", "stackprobes"}
     (view,) = [
         role for role in roles if "rbac.authorization.k8s.io/aggregate-to-view" in role["metadata"]["labels"]
     ]

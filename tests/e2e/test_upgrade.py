@@ -40,7 +40,7 @@ def next_version(tmp_path_factory: pytest.TempPathFactory, operator: Cluster) ->
     assert pushed_source(image, registry)
     chart = tree / "chart"
     shutil.copytree(ROOT / "charts/cos-operator", chart)
-    (path,) = (chart / "files" / "crds").glob("*.yaml")
+    path = chart / "files" / "crds" / "cos.dev_cosstacks.yaml"
     crd = yaml.load(path.read_text(), Loader=yaml.CSafeLoader)
     spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
     spec["properties"]["futureField"] = {"type": "boolean", "default": True}
