@@ -30,7 +30,7 @@ from operator_process import (
 )
 
 from cos_controllers.components.redis.config import RESERVED_CLIENTS
-from cos_operator.kube import Kube
+from cos_operator.kube import PROBE_KINDS, WATCHED_KINDS, Kube
 
 #: Imports take a second, on a busy machine ten.
 START_LIMIT = 60.0
@@ -38,8 +38,9 @@ START_LIMIT = 60.0
 HEAL_LIMIT = 75.0
 #: For what follows an event.
 SOON = 20.0
-#: Seconds over which requests are counted while something is refused, and the most of them.
-WINDOW, MOST_CALLS = 10.0, 60
+#: Seconds over which requests are counted while something is refused, and the most of them: six for each kind that is
+#: watched, of whose watch each attempt is later than the one before.
+WINDOW, MOST_CALLS = 10.0, 6 * (1 + len(WATCHED_KINDS) + len(PROBE_KINDS))
 
 
 class Scene:
