@@ -17,6 +17,8 @@ from cos_testbed.progress import Progress
 
 #: Program → the packages that hold it, in one Debian release or another.
 PACKAGED = {"prometheus": ("prometheus",), "promtool": ("promtool", "prometheus"), "wrk": ("wrk",)}
+#: Program → packages of libraries that it needs and that few machines have: unpacked beside it.
+LIBRARIES = {"wrk": ("libluajit-5.1-2",)}
 TIMEOUT_SECONDS = 600.0
 
 
@@ -50,9 +52,10 @@ def _fetch(program: str, target: Path) -> None:
         raise PrerequisiteError(f"apt has no package {' or '.join(PACKAGED[program])}, which holds {program}")
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temporary:
         folder = Path(temporary)
-        run(["apt-get", "-q", "download", package], log=log, cwd=folder, timeout=TIMEOUT_SECONDS)
-        (archive,) = folder.glob("*.deb")
-        run(["dpkg-deb", "-x", str(archive), str(folder / "root")], log=log, timeout=TIMEOUT_SECONDS)
+        wanted = [package, *LIBRARIES.get(program, ())]
+        run(["apt-get", "-q", "download", *wanted], log=log, cwd=folder, timeout=TIMEOUT_SECONDS)
+        for archive in folder.glob("*.deb"):
+            run(["dpkg-deb", "-x", str(archive), str(folder / "root")], log=log, timeout=TIMEOUT_SECONDS)
         if not (folder / "root" / "usr" / "bin" / program).is_file():
             raise TestbedError(f"Debian's package {package} does not hold {program}")
         shutil.rmtree(target, ignore_errors=True)

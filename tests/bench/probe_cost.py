@@ -106,8 +106,9 @@ def _application(stack: ProbedStack, probe: str) -> dict[str, float]:
     """An application's p99s in milliseconds, by engine; meanwhile the `probe` of this name, if any."""
     targets: dict[str, Any] = {}
     for name, component, port in (("redis", "redis", 6379), ("postgres", "postgres-prod", 5432)):
-        user, password = stack.login(component)
-        targets[name] = {"host": stack.host(component), "port": port, "user": user, "password": password}
+        login = stack.login(component)
+        account = {"user": login.username, "password": login.password}
+        targets[name] = {"host": stack.host(component), "port": port, **account}
     secret = stack.get("secret", f"{NAME}-postgres-prod-app")
     targets["postgres"]["database"] = _decoded(secret["data"]["database"])
     (route,) = [route for route in stack.spec.traefik.routes if route.component] if stack.spec.traefik else []

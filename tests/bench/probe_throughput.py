@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -157,6 +158,9 @@ def _traefik(stack: ProbedStack, wrk: Path) -> float:
         *host,
         f"http://{stack.host('traefik')}{route.path}",
     ]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    # Its own libraries are beside it.
+    libraries = ":".join(map(str, wrk.parents[1].glob("lib/*-linux-gnu")))
+    environment = {**os.environ, "LD_LIBRARY_PATH": libraries}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60, env=environment)
     (rate,) = re.findall(r"Requests/sec:\s+([0-9.]+)", done.stdout)
     return float(rate)
