@@ -142,11 +142,11 @@ def broken_by(
     With it the objective was missed as often as its window allows no more, and never met; before it, it was met. What
     was met with this revision once has another cause; of what was never met nobody knows.
     """
-    for row in judge_objectives(stack, probes, now):
-        objective = row.objective
+    ended = _ended(stack, probes)
+    for objective in objectives_of(stack):
         if objective.dry_run or objective.check.partition("/")[0] != component:
             continue
-        samples = _conclusive(objective, stack, probes)
+        row, samples = _row(stack, objective, ended, now), _conclusive(_samples(objective, ended))
         present = [sample.kind for sample in samples if _revision(sample.probe, component) == revision]
         before = next((s.kind for s in samples if _revision(s.probe, component) not in {revision, ""}), None)
         broken = len(present) >= objective.window.failures and set(present) == {_Kind.MISSED}
@@ -160,16 +160,20 @@ def _revision(probe: StackProbe, component: str) -> str:
     return next((row.revision for row in probe.status.components if row.name == component), "")
 
 
-def _conclusive(objective: Objective, stack: CosStack, probes: Sequence[StackProbe]) -> list[_Sample]:
-    """The measurements of an objective, newest first."""
-    samples = [sample for probe in _ended(stack, probes) if (sample := _sample(objective, probe))]
+def _samples(objective: Objective, probes: Sequence[StackProbe]) -> list[_Sample]:
+    """What probes say of an objective, those left out of which it was no part."""
+    return [sample for probe in probes if (sample := _sample(objective, probe))]
+
+
+def _conclusive(samples: Sequence[_Sample]) -> list[_Sample]:
+    """Those that are measurements."""
     return [sample for sample in samples if sample.kind in {_Kind.MET, _Kind.MISSED}]
 
 
 def _row(stack: CosStack, objective: Objective, probes: Sequence[StackProbe], now: datetime) -> Row:
     """`probes` newest first."""
-    samples = [sample for probe in probes if (sample := _sample(objective, probe))]
-    conclusive = [sample for sample in samples if sample.kind in {_Kind.MET, _Kind.MISSED}]
+    samples = _samples(objective, probes)
+    conclusive = _conclusive(samples)
     since = samples[: samples.index(conclusive[0])] if conclusive else samples
     window = conclusive[: objective.window.measurements]
     missed = sum(sample.kind is _Kind.MISSED for sample in window)

@@ -79,6 +79,15 @@ class Scene:
     async def pods(self) -> list[Manifest]:
         return await self.kube.list("Pod", self.key.namespace, probes_selector(self.key.name))
 
+    async def limit(self, kubectl: Kubectl, hard: str) -> None:
+        """A quota, in force."""
+        kubectl("-n", self.key.namespace, "create", "quota", "none", f"--hard={hard}")
+
+        async def enforced() -> str:
+            return kubectl("-n", self.key.namespace, "get", "quota", "none", "-o", "jsonpath={.status.hard}")
+
+        await eventually("the quota is in force", enforced, SOON)
+
     async def finish(self, kubectl: Kubectl, message: str, code: int = 0) -> None:
         """Play kubelet: the pod of the one Job ends."""
         (pod,) = await eventually("its pod exists", self.pods, SOON)
@@ -237,12 +246,7 @@ async def test_a_foreign_job_of_its_name_is_left_alone_and_named(scene: Scene) -
 async def test_a_job_that_is_refused_is_an_error_in_the_api_servers_words(
     scene: Scene, kubectl: Kubectl
 ) -> None:
-    kubectl("-n", scene.key.namespace, "create", "quota", "none", "--hard=count/jobs.batch=0")
-
-    async def enforced() -> str:
-        return kubectl("-n", scene.key.namespace, "get", "quota", "none", "-o", "jsonpath={.status.hard}")
-
-    await eventually("the quota is in force", enforced, SOON)
+    await scene.limit(kubectl, "count/jobs.batch=0")
     await scene.create("one")
     await scene.look()
     await scene.look()
@@ -253,12 +257,7 @@ async def test_a_job_that_is_refused_is_an_error_in_the_api_servers_words(
 async def test_a_pod_that_is_refused_is_told_in_the_words_of_who_refuses(
     scene: Scene, kubectl: Kubectl
 ) -> None:
-    kubectl("-n", scene.key.namespace, "create", "quota", "none", "--hard=limits.cpu=1")
-
-    async def enforced() -> str:
-        return kubectl("-n", scene.key.namespace, "get", "quota", "none", "-o", "jsonpath={.status.hard}")
-
-    await eventually("the quota is in force", enforced, SOON)
+    await scene.limit(kubectl, "limits.cpu=1")
     await scene.create("one")
     await scene.look()
     await scene.look()

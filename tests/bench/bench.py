@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -80,15 +81,7 @@ def apply_ready(
     results: Results = _RESULTS,
 ) -> None:
     """From `kubectl apply` to Ready on real pods: a CosStack against its rendered children."""
-    folder = Path(tempfile.mkdtemp(prefix="cos-bench-"))
-    progress = Progress()
-    progress.info(f"logs are in {folder}")
-    try:
-        figures = asyncio.run(measure_pairs(BenchCluster(instance), pairs, progress, folder))
-        _keep(results, "apply_ready", figures)
-    finally:
-        run_testbed(instance, "clean")
-    report.write(json.loads(results.read_text()))
+    _measure("apply_ready", instance, results, lambda cluster, *to: measure_pairs(cluster, pairs, *to))
 
 
 @app.command()
@@ -99,15 +92,7 @@ def probe_delay(
     results: Results = _RESULTS,
 ) -> None:
     """Whether probes tell a delay that is known: 0, 1, 2 and 5 ms before each engine, in turns."""
-    folder = Path(tempfile.mkdtemp(prefix="cos-bench-"))
-    progress = Progress()
-    progress.info(f"logs are in {folder}")
-    try:
-        figures = asyncio.run(measure_delays(BenchCluster(instance), rounds, progress, folder))
-        _keep(results, "probe_delay", figures)
-    finally:
-        run_testbed(instance, "clean")
-    report.write(json.loads(results.read_text()))
+    _measure("probe_delay", instance, results, lambda cluster, *to: measure_delays(cluster, rounds, *to))
 
 
 @app.command()
@@ -118,15 +103,7 @@ def probe_cost(
     results: Results = _RESULTS,
 ) -> None:
     """What probes cost a stack in CPU, and what an application notices of one."""
-    folder = Path(tempfile.mkdtemp(prefix="cos-bench-"))
-    progress = Progress()
-    progress.info(f"logs are in {folder}")
-    try:
-        figures = asyncio.run(measure_cost(BenchCluster(instance), rounds, progress, folder))
-        _keep(results, "probe_cost", figures)
-    finally:
-        run_testbed(instance, "clean")
-    report.write(json.loads(results.read_text()))
+    _measure("probe_cost", instance, results, lambda cluster, *to: measure_cost(cluster, rounds, *to))
 
 
 @app.command()
@@ -138,15 +115,7 @@ def probe_soak(
     results: Results = _RESULTS,
 ) -> None:
     """A healthy stack, probed again and again: wrong verdicts, and how many runs say nothing."""
-    folder = Path(tempfile.mkdtemp(prefix="cos-bench-"))
-    progress = Progress()
-    progress.info(f"logs are in {folder}")
-    try:
-        figures = asyncio.run(measure_soak(BenchCluster(instance), runs, seconds, progress, folder))
-        _keep(results, "probe_soak", figures)
-    finally:
-        run_testbed(instance, "clean")
-    report.write(json.loads(results.read_text()))
+    _measure("probe_soak", instance, results, lambda cluster, *to: measure_soak(cluster, runs, seconds, *to))
 
 
 @app.command()
@@ -157,20 +126,31 @@ def probe_throughput(
     results: Results = _RESULTS,
 ) -> None:
     """How much a saturating probe makes of an engine, beside redis-benchmark, pgbench and wrk."""
-    folder = Path(tempfile.mkdtemp(prefix="cos-bench-"))
-    progress = Progress()
-    progress.info(f"logs are in {folder}")
-    try:
-        figures = asyncio.run(measure_throughput(BenchCluster(instance), rounds, progress, folder))
-        _keep(results, "probe_throughput", figures)
-    finally:
-        run_testbed(instance, "clean")
-    report.write(json.loads(results.read_text()))
+    _measure(
+        "probe_throughput", instance, results, lambda cluster, *to: measure_throughput(cluster, rounds, *to)
+    )
 
 
 @app.command(name="report")
 def write_report(*, results: Results = _RESULTS) -> None:
     """Write the tables of docs/benchmarks.md anew from the figures that were kept."""
+    report.write(json.loads(results.read_text()))
+
+
+def _measure(
+    kind: str,
+    instance: int,
+    results: Path,
+    measure: Callable[[BenchCluster, Progress, Path], Coroutine[Any, Any, dict[str, Any]]],
+) -> None:
+    """Measure on a cluster of its own, keep the figures as those of `kind`, and write the tables."""
+    folder = Path(tempfile.mkdtemp(prefix="cos-bench-"))
+    progress = Progress()
+    progress.info(f"logs are in {folder}")
+    try:
+        _keep(results, kind, asyncio.run(measure(BenchCluster(instance), progress, folder)))
+    finally:
+        run_testbed(instance, "clean")
     report.write(json.loads(results.read_text()))
 
 

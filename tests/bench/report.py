@@ -46,6 +46,10 @@ def _sources(results: Sequence[Figures]) -> str:
     return "\n".join(sorted(lines))
 
 
+def _load(figures: Figures) -> str:
+    return f"Load average before and after: {figures['load_before']} and {figures['load_after']}."
+
+
 def _phases(prefix: str) -> Callable[[Figures], list[Figures]]:
     return lambda figures: [value for name, value in figures.items() if name.startswith(prefix)]
 
@@ -207,7 +211,7 @@ def apply_section(results: Sequence[Figures]) -> str:
     lines += [
         f"| **ratio of the medians** (bar: 1.15) | {ratio:.2f} | | |",
         "",
-        f"Load average before and after: {figures['load_before']} and {figures['load_after']}.",
+        _load(figures),
     ]
     return "\n".join(lines)
 
@@ -234,7 +238,7 @@ def delay_section(results: Sequence[Figures]) -> str:
         "",
         f"Rise of the p50 as a share of the delay: median (lowest to highest) of {len(row['0'])} rounds.",
         "The bar is 0.90 to 1.10.",
-        f"Load average before and after: {figures['load_before']} and {figures['load_after']}.",
+        _load(figures),
     ]
     return "\n".join(lines)
 
@@ -272,7 +276,7 @@ def cost_section(results: Sequence[Figures]) -> str:
     lines += [
         f"| **a probe an hour, share of the CPU of the stack at rest** (bar: 1 %) | {100 * share:.2f} % | | |",
         "",
-        f"Load average before and after: {figures['load_before']} and {figures['load_after']}.",
+        _load(figures),
     ]
     return "\n".join(lines)
 
@@ -297,7 +301,7 @@ def soak_section(results: Sequence[Figures]) -> str:
         f"| checks | {told(figures['checks'])} |",
         f"| verdicts of objectives (bar: none Failed) | {told(figures['verdicts'])} |",
         "",
-        f"Load average before and after: {figures['load_before']} and {figures['load_after']}.",
+        _load(figures),
     ]
     return "\n".join(lines)
 
@@ -319,5 +323,5 @@ def throughput_section(results: Sequence[Figures]) -> str:
             f"| {name}, {tool} | {statistics.median(mine):,.0f} | {statistics.median(other):,.0f} | "
             f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) | {statistics.median(cpu):.0f} |"
         )
-    lines += ["", f"Load average before and after: {figures['load_before']} and {figures['load_after']}."]
+    lines += ["", _load(figures)]
     return "\n".join(lines)
