@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import yaml
 from bench_cluster import BenchCluster
 from probed_stack import HOME, NAME, ProbedStack, probed_stack
 from subject import load
@@ -19,7 +18,6 @@ from cos_testbed.progress import Progress
 
 #: Of each window; a default probe of ten checks is over in it.
 _WINDOW_SECONDS = 90.0
-_PROBE_SECONDS = 120.0
 _SETTLE_SECONDS = 5.0
 
 
@@ -75,30 +73,16 @@ def _cpu(stack: ProbedStack) -> float:
     return sum(float(pod["cpu"]["usageCoreNanoSeconds"]) for pod in pods) / 1e9
 
 
-def _start(stack: ProbedStack, name: str) -> None:
-    body = {
-        "apiVersion": "cos.dev/v1alpha1",
-        "kind": "StackProbe",
-        "metadata": {"name": name, "namespace": HOME},
-        "spec": {"stackRef": {"name": NAME}},
-    }
-    stack.cluster.kubectl("apply", "-f", "-", data=yaml.safe_dump(body))
-
-
 def _end(stack: ProbedStack, name: str) -> float:
     """CPU seconds of the prober."""
-    limit = f"--timeout={_PROBE_SECONDS:g}s"
-    stack.cluster.kubectl(
-        "wait", f"stackprobe/{name}", "--for=condition=Complete", limit, seconds=_PROBE_SECONDS + 10
-    )
-    status = stack.get("stackprobe", name)["status"]
+    status = stack.ended_probe(name)
     if status["phase"] != "Successful":
         raise RuntimeError(f"probe {name}: {status['phase']}: {status['message']}")
     return float(status["clientCpuMilliseconds"]) / 1000
 
 
 def _probe(stack: ProbedStack, name: str) -> float:
-    _start(stack, name)
+    stack.start_probe(name)
     return _end(stack, name)
 
 
@@ -109,8 +93,7 @@ def _application(stack: ProbedStack, probe: str) -> dict[str, float]:
         login = stack.login(component)
         account = {"user": login.username, "password": login.password}
         targets[name] = {"host": stack.host(component), "port": port, **account}
-    secret = stack.get("secret", f"{NAME}-postgres-prod-app")
-    targets["postgres"]["database"] = _decoded(secret["data"]["database"])
+    targets["postgres"]["database"] = stack.secret("postgres-prod")["database"]
     (route,) = [route for route in stack.spec.traefik.routes if route.component] if stack.spec.traefik else []
     targets["traefik"] = {
         "host": stack.host("traefik"),
@@ -126,14 +109,8 @@ def _application(stack: ProbedStack, probe: str) -> dict[str, float]:
         child.stdin.write(json.dumps(targets))
         child.stdin.close()
         if probe:
-            _start(stack, probe)
+            stack.start_probe(probe)
         found = json.loads(child.stdout.read())
         if probe:
             _end(stack, probe)
     return {str(name): float(value) for name, value in found.items()}
-
-
-def _decoded(text: str) -> str:
-    import base64  # noqa: PLC0415 - only here
-
-    return base64.b64decode(text).decode()

@@ -7,14 +7,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import yaml
 from bench_cluster import BenchCluster
-from probed_stack import HOME, NAME, ProbedStack, probed_stack
+from probed_stack import NAME, ProbedStack, probed_stack
 from subject import load
 
 from cos_testbed.progress import Progress
-
-_PROBE_SECONDS = 180.0
 
 
 async def measure_soak(
@@ -43,18 +40,8 @@ async def measure_soak(
 
 
 def _run(stack: ProbedStack, name: str, seconds: int) -> dict[str, Any]:
-    body = {
-        "apiVersion": "cos.dev/v1alpha1",
-        "kind": "StackProbe",
-        "metadata": {"name": name, "namespace": HOME},
-        "spec": {"stackRef": {"name": NAME}, "secondsPerCheck": seconds},
-    }
-    stack.cluster.kubectl("apply", "-f", "-", data=yaml.safe_dump(body))
-    limit = f"--timeout={_PROBE_SECONDS:g}s"
-    complete = "--for=condition=Complete"
-    stack.cluster.kubectl("wait", f"stackprobe/{name}", complete, limit, seconds=_PROBE_SECONDS + 10)
-    status: dict[str, Any] = stack.get("stackprobe", name)["status"]
-    return status
+    stack.start_probe(name, secondsPerCheck=seconds)
+    return stack.ended_probe(name)
 
 
 def _measure(stack: ProbedStack, name: str, seconds: int, figures: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 from bench_cluster import BenchCluster
-from probed_stack import HOME, NAME, ProbedStack, probed_stack
+from probed_stack import HOME, ProbedStack, probed_stack
 from subject import load
 
 from cos_testbed.images import BY_NAME
@@ -22,7 +22,6 @@ from cos_testbed.progress import Progress
 
 _CONNECTIONS = 4
 _SECONDS = 5
-_PROBE_SECONDS = 120.0
 _REQUESTS = 100_000
 #: One statement a transaction, as the prober's: pgbench counts two of them as one of its own.
 _SCRIPT = r"""
@@ -84,22 +83,14 @@ def _pgbench(stack: ProbedStack, *arguments: str) -> str:
 
 
 def _probe(stack: ProbedStack, name: str, figures: dict[str, Any]) -> None:
-    body = {
-        "apiVersion": "cos.dev/v1alpha1",
-        "kind": "StackProbe",
-        "metadata": {"name": name, "namespace": HOME},
-        "spec": {
-            "stackRef": {"name": NAME},
-            "components": ["redis", "postgres-prod", "traefik"],
-            "load": "Saturating",
-            "connections": _CONNECTIONS,
-            "secondsPerCheck": _SECONDS,
-        },
-    }
-    stack.cluster.kubectl("apply", "-f", "-", data=yaml.safe_dump(body))
-    complete, limit = "--for=condition=Complete", f"--timeout={_PROBE_SECONDS:g}s"
-    stack.cluster.kubectl("wait", f"stackprobe/{name}", complete, limit, seconds=_PROBE_SECONDS + 10)
-    for row in stack.get("stackprobe", name)["status"]["checks"]:
+    stack.start_probe(
+        name,
+        components=["redis", "postgres-prod", "traefik"],
+        load="Saturating",
+        connections=_CONNECTIONS,
+        secondsPerCheck=_SECONDS,
+    )
+    for row in stack.ended_probe(name)["checks"]:
         kind = {
             "redis/Throughput": "redis",
             "postgres-prod/Mixed": "postgres",

@@ -25,6 +25,7 @@ from cos_testbed.progress import Progress
 NAME = "cos"
 HOME = "default"
 _READY_SECONDS = 300
+_PROBE_SECONDS = 180.0
 _IMAGES = ("postgres", "redis", "elasticsearch", "neo4j", "traefik", "cos-operator")
 
 
@@ -47,10 +48,31 @@ class ProbedStack:
         """Address of a component's Service."""
         return str(self.get("service", f"{NAME}-{component}")["spec"]["clusterIP"])
 
+    def secret(self, component: str, account: str = "app") -> dict[str, str]:
+        """What one of the component's Secrets holds."""
+        data = self.get("secret", f"{NAME}-{component}-{account}")["data"]
+        return {key: base64.b64decode(value).decode() for key, value in data.items()}
+
     def login(self, component: str, account: str = "app") -> Login:
         """One of the component's logins."""
-        data = self.get("secret", f"{NAME}-{component}-{account}")["data"]
-        return Login(*(base64.b64decode(data[key]).decode() for key in ("username", "password")))
+        found = self.secret(component, account)
+        return Login(found["username"], found["password"])
+
+    def start_probe(self, name: str, **spec: Any) -> None:
+        """Create a probe of the stack."""
+        body = {
+            "apiVersion": "cos.dev/v1alpha1",
+            "kind": "StackProbe",
+            "metadata": {"name": name, "namespace": HOME},
+            "spec": {"stackRef": {"name": NAME}, **spec},
+        }
+        self.cluster.kubectl("apply", "-f", "-", data=yaml.safe_dump(body))
+
+    def ended_probe(self, name: str) -> dict[str, Any]:
+        """The status of a probe, once it has ended."""
+        complete, limit = "--for=condition=Complete", f"--timeout={_PROBE_SECONDS:g}s"
+        self.cluster.kubectl("wait", f"stackprobe/{name}", complete, limit, seconds=_PROBE_SECONDS + 10)
+        return dict(self.get("stackprobe", name)["status"])
 
 
 @asynccontextmanager
