@@ -134,9 +134,8 @@ def healthy(stack: Cluster) -> Iterator[Cluster]:
     stack.wait_ready("cos", NAMESPACE)
     before = stack.stack("cos", NAMESPACE)["spec"]
     yield stack
-    after = stack.stack("cos", NAMESPACE)
-    if after["spec"] != before:
-        stack.replace({**after, "spec": before})
+    if stack.stack("cos", NAMESPACE)["spec"] != before:
+        stack.replace_spec("cos", NAMESPACE, before)
     wait_for(
         "the stack is Ready again",
         lambda: stack.condition("cos", NAMESPACE, "Ready").get("status") == "True",

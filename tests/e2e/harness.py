@@ -87,14 +87,18 @@ class Cluster:
         """`kubectl apply` as a person does it."""
         return self.run("apply", "-f", "-", data=yaml.safe_dump_all(objects), check=check)
 
-    def replace(self, obj: Mapping[str, Any]) -> None:
-        """`kubectl replace`: fields that are left out go."""
-        self.run("replace", "-f", "-", data=json.dumps(obj))
-
     def patch_stack(self, name: str, namespace: str, spec: Mapping[str, Any]) -> None:
         """Edit the spec of a stack (a merge)."""
         patch = json.dumps({"spec": spec})
         self.run("patch", "cosstack", name, "-n", namespace, "--type=merge", "-p", patch)
+
+    def replace_spec(self, name: str, namespace: str, spec: Mapping[str, Any]) -> None:
+        """Give a stack this spec: fields that are left out go.
+
+        A patch, for it has no resourceVersion that a write of the status could outdate, as `kubectl replace` has.
+        """
+        patch = json.dumps([{"op": "replace", "path": "/spec", "value": spec}])
+        self.run("patch", "cosstack", name, "-n", namespace, "--type=json", "-p", patch)
 
     def stack(self, name: str, namespace: str) -> dict[str, Any]:
         """A CosStack."""

@@ -56,14 +56,6 @@ def replaced(spec: dict[str, Any], component: str, section: dict[str, Any]) -> d
     return {**spec, component: section}
 
 
-def apply(cluster: Cluster, spec: dict[str, Any]) -> None:
-    """What `kubectl replace` does: fields that are left out go."""
-    stack = cluster.stack("cos", NAMESPACE)
-    metadata = {key: stack["metadata"][key] for key in ("name", "namespace", "resourceVersion")}
-    body = {"apiVersion": stack["apiVersion"], "kind": "CosStack", "metadata": metadata, "spec": spec}
-    cluster.replace(body)
-
-
 def row(cluster: Cluster, component: str) -> dict[str, Any]:
     rows = cluster.stack("cos", NAMESPACE)["status"]["components"]
     return dict(next(row for row in rows if row["name"] == component))
@@ -87,7 +79,7 @@ def test_a_change_that_cannot_serve_takes_itself_back(healthy: Cluster, componen
     section = spec["postgres"][0] if component.startswith("postgres") else spec[component]
     wrong = replaced(spec, component, bad_section(fault, component, section))
     seconds = DEADLINE_SECONDS.get((fault, component), 15)
-    apply(healthy, {**wrong, "progressDeadlineSeconds": seconds})
+    healthy.replace_spec("cos", NAMESPACE, {**wrong, "progressDeadlineSeconds": seconds})
 
     found = wait_for(
         f"{component} is rolled back", lambda: rolled_back(healthy, component), seconds + 120, interval=1
@@ -117,7 +109,7 @@ def test_a_change_that_cannot_serve_takes_itself_back(healthy: Cluster, componen
     if component in STORES:
         assert read(healthy, component, key) == WRITTEN.get(component, "1")
 
-    apply(healthy, spec)
+    healthy.replace_spec("cos", NAMESPACE, spec)
     healthy.wait_ready("cos", NAMESPACE, 60)
     assert pod_uids(healthy, NAMESPACE, "cos") == after, "writing the old spec back restarts nothing"
     assert "failedRevision" not in row(healthy, component)
@@ -140,7 +132,7 @@ def test_a_bad_change_is_not_tried_again_by_a_new_operator(healthy: Cluster) -> 
     wait_for("every component is known to be good", lambda: all_good(healthy), 60)
     spec = healthy.stack("cos", NAMESPACE)["spec"]
     wrong = replaced(spec, "redis", bad_section("image", "redis", spec["redis"]))
-    apply(healthy, {**wrong, "progressDeadlineSeconds": 10})
+    healthy.replace_spec("cos", NAMESPACE, {**wrong, "progressDeadlineSeconds": 10})
     wait_for("redis is rolled back", lambda: rolled_back(healthy, "redis"), 120)
     pods = pod_uids(healthy, NAMESPACE, "cos")
     healthy.run(
@@ -155,7 +147,7 @@ def test_a_bad_change_is_not_tried_again_by_a_new_operator(healthy: Cluster) -> 
     wait_for("the new operator works", lambda: healthy.get("service", claim, NAMESPACE), 60)
     assert rolled_back(healthy, "redis")
     assert pod_uids(healthy, NAMESPACE, "cos") == pods
-    apply(healthy, spec)
+    healthy.replace_spec("cos", NAMESPACE, spec)
     healthy.wait_ready("cos", NAMESPACE, 60)
     assert pod_uids(healthy, NAMESPACE, "cos") == pods
 
@@ -169,10 +161,10 @@ def test_a_version_that_may_not_open_the_volume_is_refused_before_anything_is_to
     assert claim
     assert claim["metadata"]["annotations"]["cos.dev/data-version"] == spec["elasticsearch"]["version"]
     older = {**spec["elasticsearch"], "version": "8.18.0"}
-    apply(healthy, {**spec, "elasticsearch": older})
+    healthy.replace_spec("cos", NAMESPACE, {**spec, "elasticsearch": older})
     wait_for("it is refused", lambda: row(healthy, "elasticsearch")["reason"] == "VersionRefused", 30)
     assert "restore a snapshot" in row(healthy, "elasticsearch")["message"]
     assert healthy.condition("cos", NAMESPACE, "Available")["status"] == "True"
-    apply(healthy, spec)
+    healthy.replace_spec("cos", NAMESPACE, spec)
     healthy.wait_ready("cos", NAMESPACE, 60)
     assert pod_uids(healthy, NAMESPACE, "cos") == pods
