@@ -20,9 +20,12 @@ from cos_controllers.api.quantity import parse_quantity
 from cos_controllers.api.slo import DURATIONS, Figure, Objective
 from cos_controllers.api.stack import CosStack, CosStackSpec, Route
 from cos_controllers.api.status import Verdict
+from cos_controllers.comparison import FEWEST_RUNS, MOST_RUNS, compare
 
 #: Of a stack that is probed by the clock: so many turns without a measurement, and nothing is known any more.
 _STALE_TURNS = 3
+#: For an engine that answered nothing: microseconds, more than any request takes.
+_NO_ANSWER = 1e12
 _MICROSECONDS = {"us": 1, "ms": 1000, "s": 1_000_000}
 _PERCENTILES = {
     Figure.P50: "p50_microseconds",
@@ -50,7 +53,10 @@ class _Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """What is said of an objective. `measured` is the newest figure in words, of the probe `probe`."""
+    """What is said of an objective. `measured` is the newest figure in words, of the probe `probe`.
+
+    `wanted`: how many measurements of what runs would decide it; 0 if it is decided.
+    """
 
     objective: Objective
     verdict: Verdict
@@ -59,6 +65,7 @@ class Row:
     probe: str = ""
     failures: int = 0
     measurements: int = 0
+    wanted: int = 0
 
 
 def objectives_of(stack: CosStack) -> list[Objective]:
@@ -106,6 +113,11 @@ def probed_routes(stack: CosStackSpec, settings: ProbeSettings) -> list[Route]:
     return [route for route in routes if route.component][:MAX_ROUTES]
 
 
+def runs_of(objective: Objective) -> int:
+    """How many measurements it is judged by at most."""
+    return 2 * MOST_RUNS if objective.max_regression else objective.window.measurements
+
+
 def measured_of(stack: CosStack, probes: Iterable[StackProbe]) -> Iterator[StackProbe]:
     """Those that have started on this very stack: one of its name that was deleted may have left some."""
     created = stack.metadata.creation_timestamp
@@ -140,7 +152,7 @@ def broken_by(
     """The objective of a component that its present `revision` breaks; None if none does, or nobody knows.
 
     With it the objective was missed as often as its window allows no more, and never met; before it, it was met. What
-    was met with this revision once has another cause; of what was never met nobody knows.
+    was met with this revision once has another cause; of what was never met nobody knows. A comparison says so itself.
     """
     ended = _ended(stack, probes)
     for objective in objectives_of(stack):
@@ -148,6 +160,14 @@ def broken_by(
             continue
         row, samples = _row(stack, objective, ended, now), _conclusive(_samples(objective, ended))
         present = [sample.kind for sample in samples if _revision(sample.probe, component) == revision]
+        if objective.max_regression:
+            if (
+                row.verdict is Verdict.FAILED
+                and samples
+                and _revision(samples[0].probe, component) == revision
+            ):
+                return row
+            continue
         before = next((s.kind for s in samples if _revision(s.probe, component) not in {revision, ""}), None)
         broken = len(present) >= objective.window.failures and set(present) == {_Kind.MISSED}
         if row.verdict is Verdict.FAILED and broken and before is _Kind.MET:
@@ -175,26 +195,80 @@ def _row(stack: CosStack, objective: Objective, probes: Sequence[StackProbe], no
     samples = _samples(objective, probes)
     conclusive = _conclusive(samples)
     since = samples[: samples.index(conclusive[0])] if conclusive else samples
-    window = conclusive[: objective.window.measurements]
-    missed = sum(sample.kind is _Kind.MISSED for sample in window)
     newest = conclusive[0] if conclusive else None
     row = Row(
         objective,
         Verdict.PASSED,
         measured=in_words(objective.figure, newest.value) if newest else "",
         probe=newest.probe.metadata.name if newest else "",
-        failures=missed,
-        measurements=len(window),
     )
-    if missed >= objective.window.failures:
-        worst = next(sample for sample in window if sample.kind is _Kind.MISSED)
-        return replace(row, verdict=Verdict.FAILED, message=_why_missed(row, worst))
+    row = (_compared if objective.max_regression else _counted)(row, conclusive)
     doubt = _doubt(stack, objective, since, newest, now)
-    if not doubt and missed and missed == len(window):
-        doubt = f"{_why_missed(row, window[0])}; {objective.window.failures} decide"
-    if doubt:
+    if doubt and row.verdict is not Verdict.FAILED:
         return replace(row, verdict=Verdict.UNKNOWN, message=doubt)
     return row
+
+
+def _counted(row: Row, samples: Sequence[_Sample]) -> Row:
+    """Judged by how many of the newest samples miss a bound."""
+    objective = row.objective
+    window = samples[: objective.window.measurements]
+    missed = [sample for sample in window if sample.kind is _Kind.MISSED]
+    row = replace(row, failures=len(missed), measurements=len(window))
+    if not missed:
+        return row
+    message = _why_missed(row, missed[0])
+    if len(missed) >= objective.window.failures:
+        return replace(row, verdict=Verdict.FAILED, message=message)
+    row = replace(row, wanted=objective.window.measurements)
+    if len(missed) == len(window):
+        return replace(row, verdict=Verdict.UNKNOWN, message=f"{message}; {objective.window.failures} decide")
+    return row
+
+
+def _compared(row: Row, samples: Sequence[_Sample]) -> Row:
+    """Judged by how samples of the revision that runs stand to those of the one before it.
+
+    Without enough of that one there is nothing that it could be worse than: it becomes the measure of what follows.
+    """
+    objective = row.objective
+    component = objective.check.partition("/")[0]
+    runs = [(revision, sample) for sample in samples if (revision := _revision(sample.probe, component))]
+    present = next((revision for revision, _ in runs), "")
+    earlier = next((revision for revision, _ in runs if revision != present), "")
+    before, after = (
+        [_comparable(objective, sample) for revision, sample in runs if revision == of][:MOST_RUNS]
+        for of in (earlier, present)
+    )
+    row = replace(row, measurements=len(after))
+    if len(before) < FEWEST_RUNS:
+        measured = f"{row.measured}, nothing to compare with" if row.measured else ""
+        return replace(row, measured=measured, wanted=FEWEST_RUNS if len(after) < FEWEST_RUNS else 0)
+    undecided = replace(row, verdict=Verdict.UNKNOWN, wanted=MOST_RUNS if len(after) < MOST_RUNS else 0)
+    if len(after) < FEWEST_RUNS:
+        told = (
+            f"{len(after)} of {FEWEST_RUNS} measurements that are compared with those of revision {earlier}"
+        )
+        return replace(undecided, message=told)
+    change = compare(before, after, more_is_worse=objective.figure is not Figure.PER_SECOND)
+    told = (
+        f"worse by {change.estimate:.0%} ({change.low:.0%} to {change.high:.0%}) than with revision {earlier}, where "
+        f"runs differ by {change.noise:.0%}: {len(after)} against {len(before)} measurements"
+    )
+    verdict = change.verdict(amount(Figure.ERROR_PERCENT, objective.max_regression or "") / 100)
+    if verdict is Verdict.UNKNOWN:
+        return replace(undecided, message=f"{target(objective)} is not decided: {told}")
+    if verdict is Verdict.FAILED:
+        return replace(
+            row, verdict=verdict, failures=len(after), message=f"{target(objective)} is missed: {told}"
+        )
+    return row
+
+
+def _comparable(objective: Objective, sample: _Sample) -> float:
+    """The figure of a sample, above zero; of an engine that answered nothing one that is worse than any."""
+    worst = 1 / _NO_ANSWER if objective.figure is Figure.PER_SECOND else _NO_ANSWER
+    return worst if sample.value is None else max(sample.value, 1 / _NO_ANSWER)
 
 
 def _why_missed(row: Row, sample: _Sample) -> str:
@@ -271,6 +345,9 @@ def _value(figure: Figure, row: CheckStatus) -> float:
 
 
 def _holds(objective: Objective, value: float) -> bool:
+    """Whether the bound is kept; what is compared has none."""
+    if objective.max_regression:
+        return True
     bound = amount(objective.figure, objective.at_most or objective.at_least or "")
     return value <= bound if objective.at_most is not None else value >= bound
 
@@ -287,9 +364,12 @@ def amount(figure: Figure, text: str) -> float:
 
 def target(objective: Objective) -> str:
     """An objective in words."""
-    bound = (
-        f"at most {objective.at_most}" if objective.at_most is not None else f"at least {objective.at_least}"
-    )
+    if objective.max_regression:
+        bound = f"at most {objective.max_regression} worse than before"
+    elif objective.at_most is not None:
+        bound = f"at most {objective.at_most}"
+    else:
+        bound = f"at least {objective.at_least}"
     return " ".join(filter(None, (objective.check, objective.figure.value, bound)))
 
 

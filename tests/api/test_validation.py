@@ -338,7 +338,17 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
     "objective's bound": (
         slo(figure="P95", atMost="10ms"),
         slo(figure="P95", atMost="10ms", atLeast="1ms"),
-        ("spec.slo.objectives[0]", "exactly one of atMost or atLeast"),
+        ("spec.slo.objectives[0]", "exactly one of atMost, atLeast or maxRegression"),
+    ),
+    "objective's comparison": (
+        slo(figure="P95", maxRegression="10%"),
+        slo(figure="P95", maxRegression="10%", atMost="10ms"),
+        ("spec.slo.objectives[0]", "exactly one of atMost, atLeast or maxRegression"),
+    ),
+    "figure that can be compared": (
+        slo(figure="PerSecond", maxRegression="2.5%"),
+        slo(figure="MemoryGrowth", maxRegression="2.5%"),
+        ("spec.slo.objectives[0].maxRegression", "compares latencies and PerSecond"),
     ),
     "objective's duration": (
         slo(figure="Max", atMost="500us"),

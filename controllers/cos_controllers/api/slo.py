@@ -37,6 +37,8 @@ _DURATION = "^[0-9]{1,9}(us|ms|s)$"
 _NUMBER = "^[0-9]{1,9}$"
 _PERCENT = "^[0-9]{1,3}([.][0-9]{1,3})?%$"
 _BYTES = "^[0-9]{1,9}(k|M|G|Ki|Mi|Gi)?$"
+#: Whose size can be compared: of others a run may have none at all.
+_COMPARABLE = (*DURATIONS, Figure.PER_SECOND)
 #: How the bound of a figure is written.
 FORMS = dict.fromkeys(DURATIONS, _DURATION) | {
     Figure.PER_SECOND: _NUMBER,
@@ -92,8 +94,11 @@ class Objective(ApiModel):
     """The figure may be so large."""
     at_least: Annotated[str, Field(max_length=32)] | None = None
     """The figure may be so small."""
+    max_regression: Annotated[str, Field(pattern=_PERCENT)] | None = None
+    """By how much the figure may be worse than with the component's revision before, 10% for example. Of each revision
+    four to eight measurements are compared. Worse is what is so by more than the noise between runs, at 95 %."""
     window: Window = Window()
-    """How many measurements decide."""
+    """How many measurements decide; of no meaning with `maxRegression`."""
     inconclusive_limit: Annotated[int, Field(ge=0, le=50)] = 3
     """After more `Inconclusive` measurements than this in a row the objective is Unknown."""
     consecutive_error_limit: Annotated[int, Field(ge=0, le=50)] = 4
@@ -103,9 +108,15 @@ class Objective(ApiModel):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            cel="has(self.atMost) != has(self.atLeast)",
-            message="an objective needs exactly one of atMost or atLeast: set one and remove the other",
-            holds=lambda self: (self.at_most is None) != (self.at_least is None),
+            cel="[has(self.atMost), has(self.atLeast), has(self.maxRegression)].exists_one(given, given)",
+            message="an objective needs exactly one of atMost, atLeast or maxRegression: remove the others",
+            holds=lambda self: (self.at_most, self.at_least, self.max_regression).count(None) == 2,  # noqa: PLR2004 - of three
+        ),
+        Rule(
+            cel="!has(self.maxRegression) || !(self.figure in ['ErrorPercent', 'MemoryGrowth'])",
+            message="maxRegression compares latencies and PerSecond; give errors and memory a bound by atMost",
+            holds=lambda self: self.max_regression is None or self.figure in _COMPARABLE,
+            field_path=".maxRegression",
         ),
         Rule(
             cel="self.figure == 'ErrorPercent' || (has(self.check) && self.check != '')",
@@ -134,8 +145,9 @@ class Slo(ApiModel):
 
     mode: SloMode = SloMode.OBSERVE
     """`Observe`: it is told. `Rollback`: a change of a component after which an objective of its own is missed, and was
-    not met once, is taken back like one that does not serve, if the objective was met before it; needs
-    `rollback.mode: Automatic`. With `probes.afterChange` a changed stack is probed until that is decided."""
+    not met once, is taken back like one that does not serve, if the objective was met before it; of `maxRegression`, if
+    it is missed. Needs `rollback.mode: Automatic`. With `probes.afterChange` a changed stack is probed until that is
+    decided."""
 
     objectives: Annotated[
         list[Objective], Field(max_length=32, json_schema_extra={"x-list-map-keys": ["name"]})

@@ -8,10 +8,10 @@ from zlib import crc32
 
 from cos_controllers.api.probe import StackProbe
 from cos_controllers.api.stack import CosStack
-from cos_controllers.api.status import ConditionStatus, ConditionType, Verdict
+from cos_controllers.api.status import ConditionStatus, ConditionType
 from cos_controllers.k8s import Manifest, V1ObjectMeta, manifest
 from cos_controllers.names import API_VERSION
-from cos_controllers.objectives import judge_objectives, measured_of, objectives_of
+from cos_controllers.objectives import judge_objectives, measured_of, objectives_of, runs_of
 from cos_controllers.ownership import owner_reference
 
 
@@ -34,7 +34,7 @@ def due(stack: CosStack, probes: Sequence[StackProbe], now: datetime) -> Manifes
 def _after_change(stack: CosStack, probes: Sequence[StackProbe], now: datetime) -> Manifest | None:
     """The next probe of a changed stack; None if none is due, or that one ended without having started.
 
-    One, and others while an objective is missed and not yet often enough, as many as its window has.
+    One, and others while an objective is not decided that is missed or compared, as many as would decide it.
     """
     revision = stack.status.revision or 0
     probed = [probe.status.stack_revision or 0 for probe in measured_of(stack, probes)]
@@ -47,23 +47,18 @@ def _after_change(stack: CosStack, probes: Sequence[StackProbe], now: datetime) 
 
 
 def _undecided(stack: CosStack, probes: Sequence[StackProbe], now: datetime) -> int:
-    """How many measurements are wanted of what is missed and not yet often enough."""
-    undecided = [
-        row.objective.window.measurements
-        for row in judge_objectives(stack, probes, now)
-        if row.failures and row.verdict is not Verdict.FAILED
-    ]
-    return max(undecided, default=0)
+    """How many measurements are wanted to decide every objective."""
+    return max((row.wanted for row in judge_objectives(stack, probes, now)), default=0)
 
 
 def superfluous(stack: CosStack, probes: Sequence[StackProbe]) -> list[StackProbe]:
     """Ended ones beyond the history that is asked for, of those that the operator made; `probes` oldest first.
 
-    As many as an objective's window has are kept whatever is asked for: it could never be missed else.
+    As many as an objective is judged by are kept whatever is asked for: it could never be missed else.
     """
     ended = [probe for probe in probes if probe.status.completion_time and _is_automatic(probe, stack)]
-    windows = (objective.window.measurements for objective in objectives_of(stack))
-    return ended[: max(len(ended) - max([stack.spec.probes.history_limit, *windows]), 0)]
+    kept = max([stack.spec.probes.history_limit, *map(runs_of, objectives_of(stack))])
+    return ended[: max(len(ended) - kept, 0)]
 
 
 def until_due(stack: CosStack, now: datetime) -> float | None:

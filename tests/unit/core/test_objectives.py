@@ -292,8 +292,98 @@ def test_a_duration_is_read_in_microseconds(number: int, unit: str) -> None:
         {"atMost": None},
         {"check": ""},
         {"window": {"measurements": 1, "failures": 2}},
+        {"maxRegression": "10%"},
+        {"atMost": None, "maxRegression": "10%", "figure": "ErrorPercent"},
+        {"atMost": None, "maxRegression": "10%", "figure": "MemoryGrowth", "check": "redis"},
     ],
 )
 def test_what_cannot_be_judged_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"bound of|exactly one|must name|must not exceed"):
+    with pytest.raises(
+        ValueError, match=r"bound of|exactly one|must name|must not exceed|compares latencies"
+    ):
         Objective.model_validate({**LATENCY, **wrong})
+
+
+COMPARED = {"name": "no-worse", "check": "redis/Latency", "figure": "P95", "maxRegression": "10%"}
+
+
+def of_revisions(*runs: tuple[str, float | str]) -> list[StackProbe]:
+    """Probes, oldest first: the revision of Redis and its p95 in milliseconds, or a letter of `ROWS`."""
+    found = []
+    for number, (revision, value) in enumerate(runs):
+        figures = row(value) if isinstance(value, str) else row("m")
+        if not isinstance(value, str):
+            figures["latency"] |= {"p95Microseconds": round(value * 1000)}
+        found.append(probe(number, [figures], components=[{"name": "redis", "revision": revision}]))
+    return found
+
+
+def compared(*runs: tuple[str, float | str]) -> Row:
+    (found,) = judge_objectives(stack(COMPARED), of_revisions(*runs), START)
+    return found
+
+
+A = [("a", value) for value in (5.0, 5.1, 4.9, 5.05, 4.95, 5.0, 5.1, 4.9)]
+
+
+def scaled(revision: str, factor: float, count: int = 4) -> list[tuple[str, float]]:
+    return [(revision, value * factor) for _, value in A[:count]]
+
+
+def test_the_first_revision_is_the_measure_of_those_that_follow() -> None:
+    assert compared().verdict is Verdict.UNKNOWN
+    found = compared(*A)
+    assert (found.verdict, found.measured, found.wanted) == (
+        Verdict.PASSED,
+        "4.9ms, nothing to compare with",
+        0,
+    )
+    assert compared(*A[:1]).wanted == 4
+    assert compared(*A[:3], *scaled("b", 9)).verdict is Verdict.PASSED, "three runs are no measure"
+
+
+def test_a_revision_is_compared_with_the_one_before_it_once_it_was_measured_often_enough() -> None:
+    found = compared(*A, *scaled("b", 3, 3))
+    assert (found.verdict, found.wanted, found.measurements) == (Verdict.UNKNOWN, 8, 3)
+    assert found.message == "3 of 4 measurements that are compared with those of revision a"
+    found = compared(*A, *scaled("b", 3))
+    assert (found.verdict, found.wanted, found.failures) == (Verdict.FAILED, 0, 4)
+    assert found.message == (
+        "redis/Latency P95 at most 10% worse than before is missed: worse by 200% (194% to 206%) than with revision a, "
+        "where runs differ by 2%: 4 against 8 measurements"
+    )
+    found = compared(*A, *scaled("b", 1.02))
+    assert (found.verdict, found.measured, found.wanted) == (Verdict.PASSED, "5.15ms", 0)
+
+
+def test_what_is_not_decided_asks_for_more_as_long_as_more_are_compared() -> None:
+    found = compared(*A, *scaled("b", 1.1, 4))
+    assert (found.verdict, found.wanted) == (Verdict.UNKNOWN, 8)
+    assert "is not decided: worse by 10%" in found.message
+    assert compared(*A, *scaled("b", 1.1, 8)).wanted == 0
+
+
+def test_what_returns_is_not_compared_with_what_it_was_taken_back_from() -> None:
+    found = compared(*A, *scaled("b", 3), *scaled("a", 1, 2))
+    assert found.verdict is Verdict.PASSED
+    assert compared(*A, *scaled("b", 3), *scaled("a", 1, 2), *scaled("c", 1.5)).message.endswith(
+        "4 against 8 measurements"
+    )
+
+
+def test_what_answers_nothing_is_worse_and_what_is_no_measurement_is_none() -> None:
+    assert compared(*A, *[("b", "f")] * 4).verdict is Verdict.FAILED
+    assert compared(*A, *[("b", "i")] * 3, *scaled("b", 3, 3)).measurements == 3
+    assert compared(*A, *[("b", "e")] * 5).message.startswith("the last 5 measurements could not run")
+    assert compared(*A, *[("", 9.0)] * 5).measurements == 8, "of which revision it was is not known"
+
+
+def test_fewer_requests_a_second_are_compared_the_other_way_round() -> None:
+    objective = {**COMPARED, "figure": "PerSecond"}
+    probes = []
+    for number, (revision, operations) in enumerate([("a", 500)] * 4 + [("b", 200)] * 4):
+        checks = [row("m") | {"operations": operations}]
+        probes.append(probe(number, checks, components=[{"name": "redis", "revision": revision}]))
+    (found,) = judge_objectives(stack(objective), probes, START)
+    assert found.verdict is Verdict.FAILED
+    assert "worse by 150%" in found.message

@@ -141,6 +141,38 @@ def test_a_paused_stack_is_left_alone_until_it_is_resumed() -> None:
     assert world.row("redis")["reason"] == "RolledBack"
 
 
+COMPARED = {"name": "no-worse", "check": "redis/Latency", "figure": "P95", "maxRegression": "10%"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reason"),
+    [
+        ((5.0, 5.1, 4.9, 5.0), (9.0, 9.1, 8.9, 9.0), "RolledBack"),
+        ((5.0, 5.1, 4.9, 5.0), (9.0, 9.1, 8.9), "Serving"),
+        ((5.0, 5.1, 4.9), (9.0, 9.1, 8.9, 9.0), "Serving"),
+        ((5.0, 5.1, 4.9, 5.0), (5.1, 5.0, 5.2, 5.1), "Serving"),
+        ((5.0, 9.1, 3.0, 12.0), (9.0, 5.1, 8.9, 11.0), "Serving"),
+    ],
+)
+def test_what_is_worse_than_before_beyond_the_noise_is_taken_back(
+    before: tuple[float, ...], after: tuple[float, ...], reason: str
+) -> None:
+    world = changed(SPEC | {"slo": {**SLO, "objectives": [COMPARED]}}, *before)
+    for milliseconds in after:
+        assert world.row("redis")["reason"] == "Serving"
+        measure(world, milliseconds)
+        run(world)
+    row = world.row("redis")
+    assert row["reason"] == reason
+    if reason == "RolledBack":
+        assert (
+            "objective no-worse: redis/Latency P95 at most 10% worse than before is missed" in row["message"]
+        )
+        run(world, 3)
+        assert world.row("redis")["reason"] == "RolledBack", "and stays so"
+        assert world.condition("SLOMet")["status"] == "False", "what was tried is missed until it is left"
+
+
 def test_another_components_objective_takes_nothing_of_this_one_back() -> None:
     other = OBJECTIVE | {"check": "neo4j/Write"}
     world = World(SPEC | {"slo": {**SLO, "objectives": [other]}})

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from typing import Any
 
 import pytest
 from probe_world import COMPONENTS, START, World
@@ -420,13 +420,18 @@ def test_the_probes_of_a_deleted_stack_of_the_same_name_are_not_of_this_one() ->
     assert automatic(world) == ["cos-r1", "mine"]
 
 
-def measured(world: World, **changes: Any) -> None:
-    """Passes until nothing changes; every probe measures the same."""
-    for _ in range(16):
+def measured(world: World, *latencies: Percentiles) -> None:
+    """Passes until nothing changes; probes measure these latencies in turn."""
+    turns = itertools.cycle([{"latency": latency} for latency in latencies] or [{}])
+    for _ in range(40):
         world.run()
         for name, job in list(world.jobs.items()):
             if job["status"].get("active") and name in world.probes:
-                world.finish(name, world.report_of(name, **changes))
+                world.finish(name, world.report_of(name, **next(turns)))
+
+
+def p95(*milliseconds: float) -> list[Percentiles]:
+    return [Percentiles(1, round(value * 1000), 99_000, 99_000) for value in milliseconds]
 
 
 OBJECTIVE = {"name": "fast", "check": "redis/Latency", "figure": "P95", "atMost": "10ms"}
@@ -439,7 +444,7 @@ def test_a_changed_stack_that_misses_an_objective_is_probed_until_that_is_decide
     measured(world)
     assert automatic(world) == ["cos-r1"]
     world.status["revision"] = 2
-    measured(world, latency=SLOW)
+    measured(world, SLOW)
     assert automatic(world) == ["cos-r1", "cos-r2", "cos-r2-2"], "2 of 3 decide"
 
 
@@ -448,12 +453,35 @@ def test_what_is_never_decided_is_not_probed_for_ever() -> None:
     world = World(spec={"redis": {}, "slo": {"objectives": [{**OBJECTIVE, "window": window}]}})
     world.spec["probes"] = {"afterChange": True}
     world.status["components"] = [world.row("redis")]
-    measured(world, latency=SLOW)
+    measured(world, SLOW)
     first = automatic(world)
     assert first == ["cos-r1", "cos-r1-2", "cos-r1-3", "cos-r1-4"]
     world.later(60)
     measured(world)
     assert automatic(world) == first
+
+
+def test_a_stack_whose_revisions_are_compared_is_probed_until_that_can_be_decided() -> None:
+    objective = {"name": "no-worse", "check": "redis/Latency", "figure": "P95", "maxRegression": "10%"}
+    world = World(spec={"redis": {}, "slo": {"objectives": [objective]}, "probes": {"afterChange": True}})
+    world.spec["probes"]["historyLimit"] = 1
+    world.status["components"] = [{**world.row("redis"), "effectiveRevision": "a"}]
+    measured(world, *p95(5, 5.1, 4.9, 5))
+    first = automatic(world)
+    assert len(first) == 4, "a measure for what follows"
+    world.status["revision"] = 2
+    world.status["components"] = [{**world.row("redis"), "effectiveRevision": "b"}]
+    measured(world, *p95(5.4, 5.6))
+    assert len(automatic(world)) == 4 + 8, "it is on the edge, and all are kept"
+    world.status["revision"] = 3
+    world.status["components"] = [{**world.row("redis"), "effectiveRevision": "c"}]
+    measured(world, *p95(9, 9.1))
+    assert [name for name in automatic(world) if name.startswith("cos-r3")] == [
+        "cos-r3",
+        "cos-r3-2",
+        "cos-r3-3",
+        "cos-r3-4",
+    ], "four runs that are far worse decide"
 
 
 def test_a_stack_whose_change_was_taken_back_is_still_probed_by_the_clock() -> None:
