@@ -11,6 +11,7 @@ import structlog
 
 from cos_controllers.credentials import Credentials
 from cos_controllers.observation import CheckResult, CheckTarget, Facts, Outcome, RouteTarget
+from cos_operator import tracing
 from cos_operator.engines.base import CHECK_SECONDS, EXAMINE_SECONDS, Asked, EngineClient
 
 log = structlog.stdlib.get_logger(__name__)
@@ -79,6 +80,13 @@ async def examine(
 
 
 async def _check(client: Asked, target: CheckTarget) -> CheckResult:
+    with tracing.step("check", component=target.component) as span:
+        found = await _checked(client, target)
+        span.set_attribute("cos.outcome", found.outcome.value)
+        return found
+
+
+async def _checked(client: Asked, target: CheckTarget) -> CheckResult:
     try:
         return await _within(CHECK_SECONDS, client.check(target))
     except TimeoutError:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from importlib.metadata import version
@@ -27,7 +27,7 @@ import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
 
 from cos_controllers.names import MANAGER
-from cos_operator import metrics
+from cos_operator import metrics, tracing
 from cos_operator.kube_errors import (
     AlreadyExists,
     Conflict,
@@ -463,6 +463,15 @@ class Kube:
 
     async def _exchange(self, request: Request, http: _Http) -> bytes:
         """The body of a successful answer."""
+        with tracing.step(f"{request.verb} {request.kind}", kind=request.kind) as span:
+            code, data, headers = await self._answer(request, http)
+            span.set_attribute("http.response.status_code", code)
+            if code not in _SUCCESS:
+                raise error_from(request, code, _json_object(data) or _failed_checks(data), headers)
+        return data
+
+    async def _answer(self, request: Request, http: _Http) -> tuple[int, bytes, Mapping[str, str]]:
+        """Status, body and headers of an answer. Raises `Unavailable` without one."""
         code: int | None = None
         started = time.monotonic()
         try:
@@ -485,9 +494,7 @@ class Kube:
         finally:
             metrics.API_SECONDS.labels(request.verb, request.kind).observe(time.monotonic() - started)
             metrics.API_REQUESTS.labels(request.verb, request.kind, str(code or "unreachable")).inc()
-        if code not in _SUCCESS:
-            raise error_from(request, code, _json_object(data) or _failed_checks(data), response.headers)
-        return data
+        return response.status, data, response.headers
 
     @property
     def _host(self) -> str:

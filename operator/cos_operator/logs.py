@@ -93,6 +93,11 @@ def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return {key: _redacted(key, value) for key, value in event.items()}
 
 
+def redacted(text: str) -> str:
+    """A text without the passwords in URLs and headers."""
+    return str(_redacted("", text))
+
+
 def _redacted(key: object, value: Any) -> Any:
     if isinstance(key, str) and _SECRET_KEY.search(key):
         return REDACTED

@@ -30,7 +30,7 @@ def run(
     """Run the operator until it is told to stop. Everything else is set by COS_… variables."""
     # Process 1 ignores a signal that it has no handler for, and the imports below take seconds on a busy node.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    from cos_operator import logs  # noqa: PLC0415 - after the handler
+    from cos_operator import logs, tracing  # noqa: PLC0415 - after the handler
     from cos_operator.kube import CredentialsError  # noqa: PLC0415 - likewise
     from cos_operator.operator import run as run_operator  # noqa: PLC0415 - likewise
     from cos_operator.settings import OperatorSettings, SettingsError  # noqa: PLC0415 - likewise
@@ -39,7 +39,12 @@ def run(
     try:
         settings = OperatorSettings.load(**{name: value for name, value in given.items() if value})
         logs.configure(settings.log_level, settings.log_format)
-        asyncio.run(run_operator(settings))
+        end_traces = tracing.configure(settings.identity)
+        try:
+            asyncio.run(run_operator(settings))
+        finally:
+            # The Lease is handed back by now: nobody waits for this.
+            end_traces()
     except (SettingsError, CredentialsError) as error:
         typer.echo(f"cos-operator: {error}", err=True)
         raise typer.Exit(2) from error

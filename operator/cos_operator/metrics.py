@@ -59,6 +59,12 @@ API_SECONDS = Histogram(
     buckets=_API_SECONDS,
     registry=REGISTRY,
 )
+SPANS = Counter(
+    "cos_operator_trace_spans_total",
+    "Spans that the collector of traces took (`sent`), or did not take in time (`lost`).",
+    ("result",),
+    registry=REGISTRY,
+)
 WATCH_RESTARTS = Counter(
     "cos_operator_watch_restarts_total",
     "Times that the watches ended and were started again.",
@@ -198,6 +204,7 @@ _DESCRIBED = (
     RECONCILES,
     API_REQUESTS,
     API_SECONDS,
+    SPANS,
     WATCH_RESTARTS,
     EVENTS_RECEIVED,
     STACK_CONDITION,

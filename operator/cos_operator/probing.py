@@ -18,7 +18,7 @@ from cos_controllers.parsing import InvalidStack, parse_probes, parse_stack
 from cos_controllers.probes.life import ended
 from cos_controllers.probes.plan import Plan, decide
 from cos_controllers.probes.seen import Seen, is_without_pods
-from cos_operator import metrics
+from cos_operator import metrics, tracing
 from cos_operator.engines.base import TIDY_SECONDS, EngineClient, EngineError
 from cos_operator.key import Key
 from cos_operator.kube import AlreadyExists, Forbidden, Invalid, Kube, NotFound, PreconditionFailed
@@ -61,7 +61,11 @@ class Prober:
 
         Raises `KubeError` and `Untidied` for what the queue shall try again.
         """
-        with structlog.contextvars.bound_contextvars(namespace=key.namespace, stack=key.name):
+        context = {"namespace": key.namespace, "stack": key.name}
+        with (
+            tracing.span("look after probes", **context),
+            structlog.contextvars.bound_contextvars(**context, **tracing.trace_id()),
+        ):
             try:
                 seen = await self._observe(key)
                 plan = decide(seen, self._now())
@@ -134,7 +138,23 @@ class Prober:
         log.info("probe", probe=name, phase=status.phase.value, message=status.message)
         if status.completion_time:
             metrics.PROBES.labels(key.namespace, key.name, status.phase.value).inc()
+            self._trace(key, name, status)
             self._measured(key)
+
+    def _trace(self, key: Key, name: str, status: StackProbeStatus) -> None:
+        """A span of the run, which others made."""
+        if status.start_time and status.completion_time:
+            tracing.record(
+                "StackProbe",
+                status.start_time,
+                status.completion_time,
+                failed="" if status.phase is ProbePhase.SUCCESSFUL else status.message or status.phase.value,
+                namespace=key.namespace,
+                stack=key.name,
+                probe=name,
+                phase=status.phase.value,
+                checks=len(status.checks),
+            )
 
     async def _suspend(self, key: Key, name: str, uid: str) -> None:
         body = {

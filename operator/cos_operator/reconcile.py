@@ -27,7 +27,7 @@ from cos_controllers.k8s import Manifest
 from cos_controllers.names import API_VERSION, MANAGER
 from cos_controllers.parsing import InvalidStack, parse_stack
 from cos_controllers.plan import WHEN_STUCK, decide
-from cos_operator import metrics
+from cos_operator import metrics, tracing
 from cos_operator.echoes import Echoes, state
 from cos_operator.engines.base import EngineClient
 from cos_operator.execute import execute
@@ -74,7 +74,10 @@ class Reconciler:
         result = "error"
         context = {"namespace": key.namespace, "stack": key.name, "reconcile": secrets.token_hex(4)}
         try:
-            with structlog.contextvars.bound_contextvars(**context):
+            with (
+                tracing.span("reconcile", **context),
+                structlog.contextvars.bound_contextvars(**context, **tracing.trace_id()),
+            ):
                 again = await self._reconcile(key)
             result = "ok"
         except NotLeader:
@@ -110,16 +113,18 @@ class Reconciler:
         try:
             if isinstance(objects, KubeError):
                 raise objects
-            seen = await observe(
-                self._kube, stack, objects, self._pulse.asker, partial(self._pulse.known, key)
-            )
+            with tracing.step("observe"):
+                known = partial(self._pulse.known, key)
+                seen = await observe(self._kube, stack, objects, self._pulse.asker, known)
         except KubeError as error:
             await self._report(stack, raw, unknown_status(stack, str(error), self._now()))
             raise
-        decided = decide(stack, seen.resolution, seen.snapshot, self._now())
+        with tracing.step("decide"):
+            decided = decide(stack, seen.resolution, seen.snapshot, self._now())
         gates = {row.name: row.gates for row in decided.status.components}
         self._pulse.follow(key, decided.targets, seen.snapshot.checks, gates)
-        outcome = await execute(self._kube, key.namespace, decided, self._clients)
+        with tracing.step("execute", applies=len(decided.applies), deletes=len(decided.deletes)):
+            outcome = await execute(self._kube, key.namespace, decided, self._clients)
         status = with_refusals(stack, decided.status, outcome.refusals, self._now())
         await self._report(stack, raw, status)
         self._looked(key, stack, status)

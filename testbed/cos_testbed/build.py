@@ -39,7 +39,8 @@ def bin_dir(module: GoModule) -> Path:
 def pin_hash(module: GoModule) -> str:
     """Changes with anything that the programs are made of, except the Go toolchain."""
     digest = hashlib.sha256()
-    for name in ("go.mod", "go.sum"):
+    own = sorted(path.name for path in module.source.glob("*.go"))
+    for name in ("go.mod", "go.sum", *own):
         digest.update((module.source / name).read_bytes())
     recipe = [platform.machine(), module.tags, module.ldflags, *sorted(module.programs.values())]
     digest.update("\0".join(recipe).encode())

@@ -48,6 +48,7 @@ REGISTRY_VERSION = "v3.1.2"
 HELM_VERSION = "v4.3.1"
 TRAEFIK_VERSION = "v3.6.12"
 KWOK_VERSION = "v0.8.0"
+OTELCOL_VERSION = "v0.161.0"
 
 _K8S = "k8s.io/kubernetes"
 _CONTAINERD = "github.com/containerd/containerd/v2"
@@ -59,6 +60,7 @@ _HELM = "helm.sh/helm/v4"
 _TRAEFIK = "github.com/traefik/traefik/v3"
 _ETCD = "go.etcd.io/etcd/server/v3"
 _KWOK = "sigs.k8s.io/kwok"
+_OTELCOL = "go.opentelemetry.io/collector/otelcol"
 
 GO_MODULES: tuple[GoModule, ...] = (
     GoModule(
@@ -133,6 +135,14 @@ GO_MODULES: tuple[GoModule, ...] = (
         stamps=((f"{_TRAEFIK}/pkg/version.Version", TRAEFIK_VERSION.removeprefix("v")),),
     ),
     GoModule("kwok", _KWOK, KWOK_VERSION, {"kwok": f"{_KWOK}/cmd/kwok"}),
+    # Its main package is in the folder itself.
+    GoModule(
+        "otelcol",
+        _OTELCOL,
+        OTELCOL_VERSION,
+        {"otelcol": "cos.dev/testbed/otelcol"},
+        stamps=(("main.version", OTELCOL_VERSION),),
+    ),
 )
 
 PROGRAMS: dict[str, GoModule] = {program: module for module in GO_MODULES for program in module.programs}

@@ -252,6 +252,7 @@ def test_the_table_is_what_is_exposed_and_follows_the_conventions() -> None:
         "cos_operator_reconcile_total": ("counter", ("result",)),
         "cos_operator_api_requests_total": ("counter", ("verb", "kind", "code")),
         "cos_operator_api_request_duration_seconds": ("histogram", ("verb", "kind")),
+        "cos_operator_trace_spans_total": ("counter", ("result",)),
         "cos_operator_watch_restarts_total": ("counter", ()),
         "cos_operator_events_received_total": ("counter", ("kind",)),
         "cos_stack_condition": ("gauge", ("namespace", "stack", "type")),
