@@ -53,7 +53,7 @@ def run(
 @app.command()
 def probe() -> None:
     """Make the load that COS_PROBE_ORDER asks for, and report what was measured. Run by the Job of a StackProbe."""
-    from cos_controllers.probes.checks import ORDER, Order  # noqa: PLC0415 - only here: it takes seconds
+    from cos_controllers.probes.order import ORDER, Order  # noqa: PLC0415 - only here: it takes seconds
     from cos_operator.probe.runner import run as run_probe  # noqa: PLC0415 - likewise
 
     try:

@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 from redis import Redis
 
-from cos_controllers.probes.checks import Check, CheckName
+from cos_controllers.probes.order import Check, CheckName
 from cos_operator.probe.base import Target
 from cos_operator.probe.load import make_load, percentiles
 from cos_operator.probe.traefik import TraefikDriver

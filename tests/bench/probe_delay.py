@@ -18,7 +18,8 @@ from subject import load
 from cos_controllers.api.probe import ProbeSettings
 from cos_controllers.credentials import Credentials
 from cos_controllers.observation import CheckTarget
-from cos_controllers.probes.checks import Check, Subject, order_of
+from cos_controllers.probes.checks import order_of
+from cos_controllers.probes.order import Check, Subject
 from cos_operator.engines.registry import CLIENTS
 from cos_operator.probe.base import Target
 from cos_operator.probe.load import make_load, percentiles

@@ -10,7 +10,6 @@ from pydantic import Field
 
 from cos_controllers.api.model import ApiModel, Rule, to_camel
 from cos_controllers.api.quantity import Quantity, is_positive_quantity, parse_quantity
-from cos_controllers.k8s import V1Affinity, V1Toleration, V1TopologySpreadConstraint
 
 #: Labels, annotations, node selectors: bounded, because CEL rules may walk them.
 StringMap = Annotated[dict[str, Annotated[str, Field(max_length=1024)]], Field(max_length=64)]
@@ -131,7 +130,7 @@ class Resources(ApiModel):
     rules: ClassVar[tuple[Rule, ...]] = (_within_limit_rule("cpu"), _within_limit_rule("memory"))
 
 
-def _class_rule(field: str, kind: str) -> Rule:
+def class_rule(field: str, kind: str) -> Rule:
     """A field that may name an object of a kind that belongs to the cluster."""
 
     def holds(model: ApiModel) -> bool:
@@ -162,11 +161,11 @@ class Storage(ApiModel):
             holds=lambda self: is_positive_quantity(self.size),
             field_path=".size",
         ),
-        _class_rule("storage_class_name", "StorageClass"),
+        class_rule("storage_class_name", "StorageClass"),
     )
 
 
-def _syntax_rule(field: str, *, name: str, values: bool) -> Rule:
+def syntax_rule(field: str, *, name: str, values: bool) -> Rule:
     """Keys, and `values` too, of a map of labels or annotations."""
 
     def holds(model: ApiModel) -> bool:
@@ -184,60 +183,6 @@ def _syntax_rule(field: str, *, name: str, values: bool) -> Rule:
         "both ends; a key may have a prefix such as example.com/",
         holds=holds,
         field_path=f".{wire}",
-    )
-
-
-def _is_tolerable(item: V1Toleration) -> bool:
-    if item.effect not in {None, "", "NoSchedule", "PreferNoSchedule", "NoExecute"}:
-        return False
-    return (
-        not item.value
-        if item.operator == "Exists"
-        else item.operator in {None, "", "Equal"} and bool(item.key)
-    )
-
-
-class Scheduling(ApiModel):
-    """Where pods may run, in the shapes of a pod's spec."""
-
-    node_selector: StringMap = {}
-    """Labels that a node must have."""
-    tolerations: Annotated[list[V1Toleration], Field(max_length=32)] = []
-    """Taints that the pods tolerate."""
-    affinity: V1Affinity | None = None
-    """Affinity of the pods."""
-    topology_spread_constraints: Annotated[
-        list[V1TopologySpreadConstraint],
-        Field(max_length=16, json_schema_extra={"x-list-map-keys": ["topologyKey", "whenUnsatisfiable"]}),
-    ] = []
-    """Spread of the pods over zones or nodes."""
-    priority_class_name: Annotated[str, Field(max_length=253)] | None = None
-    """PriorityClass of the pods."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        _syntax_rule("node_selector", name="labels", values=True),
-        Rule(
-            cel="!has(self.tolerations) || self.tolerations.all(t, "
-            "(!has(t.effect) || t.effect in ['', 'NoSchedule', 'PreferNoSchedule', 'NoExecute']) && "
-            "(has(t.operator) && t.operator == 'Exists' ? !has(t.value) || t.value == '' : "
-            "(!has(t.operator) || t.operator in ['', 'Equal']) && has(t.key) && t.key != ''))",
-            message="tolerations: operator is Equal, with a key, or Exists, without a value; effect is NoSchedule, "
-            "PreferNoSchedule, NoExecute or left out",
-            holds=lambda self: all(map(_is_tolerable, self.tolerations)),
-            field_path=".tolerations",
-        ),
-        Rule(
-            cel="!has(self.topologySpreadConstraints) || self.topologySpreadConstraints.all(c, c.maxSkew > 0 && "
-            "c.whenUnsatisfiable in ['DoNotSchedule', 'ScheduleAnyway'])",
-            message="topologySpreadConstraints: maxSkew is 1 or more; whenUnsatisfiable is DoNotSchedule or "
-            "ScheduleAnyway",
-            holds=lambda self: all(
-                item.max_skew > 0 and item.when_unsatisfiable in {"DoNotSchedule", "ScheduleAnyway"}
-                for item in self.topology_spread_constraints
-            ),
-            field_path=".topologySpreadConstraints",
-        ),
-        _class_rule("priority_class_name", "PriorityClass"),
     )
 
 
@@ -265,6 +210,6 @@ class PodMetadata(ApiModel):
     rules: ClassVar[tuple[Rule, ...]] = (
         _owned_rule("labels", ("cos.dev/", "app.kubernetes.io/")),
         _owned_rule("annotations", ("cos.dev/",)),
-        _syntax_rule("labels", name="labels", values=True),
-        _syntax_rule("annotations", name="annotations", values=False),
+        syntax_rule("labels", name="labels", values=True),
+        syntax_rule("annotations", name="annotations", values=False),
     )

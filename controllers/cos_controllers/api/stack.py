@@ -19,7 +19,6 @@ from cos_controllers.api.common import (
     PodMetadata,
     ResourceList,
     Resources,
-    Scheduling,
     Storage,
     StringMap,
 )
@@ -27,6 +26,7 @@ from cos_controllers.api.metadata import Metadata
 from cos_controllers.api.model import ApiModel, Rule
 from cos_controllers.api.probe import Probes
 from cos_controllers.api.quantity import is_positive_quantity, parse_quantity
+from cos_controllers.api.scheduling import Scheduling
 from cos_controllers.api.slo import Slo
 from cos_controllers.api.status import CosStackStatus
 

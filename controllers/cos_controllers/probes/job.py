@@ -31,7 +31,7 @@ from cos_controllers.k8s import (
 )
 from cos_controllers.names import app_secret, child_name, probe_labels
 from cos_controllers.ownership import owner_reference
-from cos_controllers.probes.checks import BINDINGS, ORDER, Order
+from cos_controllers.probes.order import BINDINGS, ORDER, Order
 
 CONTAINER = "probe"
 #: uid and gid of the operator's image.

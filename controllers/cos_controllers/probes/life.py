@@ -11,8 +11,8 @@ from cos_controllers.api.stack import CosStack
 from cos_controllers.api.status import Condition, ConditionStatus, ConditionType, GateName, Verdict
 from cos_controllers.conditions import timestamp
 from cos_controllers.k8s import Manifest
-from cos_controllers.probes.checks import Order
 from cos_controllers.probes.job import POD_SECONDS
+from cos_controllers.probes.order import Order
 from cos_controllers.probes.results import Report, UnreadableReport, decode, judged, usage, worst
 from cos_controllers.probes.seen import (
     Seen,

@@ -14,8 +14,9 @@ from cos_controllers.api.stack import CosStack
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import LABEL_PROBE
 from cos_controllers.ownership import controller_of
-from cos_controllers.probes.checks import ORDER, Order, order_of
+from cos_controllers.probes.checks import order_of
 from cos_controllers.probes.job import CONTAINER
+from cos_controllers.probes.order import ORDER, Order
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from cos_controllers.credentials import Login
-from cos_controllers.probes.checks import Check
+from cos_controllers.probes.order import Check
 from cos_operator.probe.load import Connection
 
 #: Seconds for a request or a connection.
@@ -17,11 +17,15 @@ REQUEST_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Target:
-    """An engine to try, as the application reaches it. `login` is None for one without accounts."""
+    """An engine to try, as the application reaches it.
+
+    `login` is None for one without accounts; `reserved`: connections that are not for applications.
+    """
 
     host: str
     port: int
     login: Login | None = None
+    reserved: int = 0
 
     @property
     def user(self) -> Login:

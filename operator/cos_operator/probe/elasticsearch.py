@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from elasticsearch import Elasticsearch
 
-from cos_controllers.probes.checks import Check, CheckName
+from cos_controllers.probes.order import Check, CheckName
 from cos_operator.engines.places import ELASTICSEARCH_INDEX
 from cos_operator.probe.base import REQUEST_SECONDS, WORDS, Amounts, Target, text
 from cos_operator.probe.load import Connection

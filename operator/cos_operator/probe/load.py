@@ -145,7 +145,8 @@ def make_load(
     opened = _open(connect, connections)
     workers: list[_Worker] = []
     try:
-        warm = [_warm_up(connection, warm_up / connections, stop) for connection in opened]
+        pause = 1 / rate if rate else 0.0
+        warm = [_warm_up(connection, warm_up / connections, pause, stop) for connection in opened]
         began = time.perf_counter() + 0.01
         schedule = _Schedule(began, rate, seconds)
         workers = [
@@ -188,13 +189,18 @@ def _open(connect: Callable[[], Connection], connections: int) -> list[Connectio
     return opened
 
 
-def _warm_up(connection: Connection, seconds: float, stop: threading.Event) -> bool:
-    """Whether the connection can be used afterwards. What fails here fails again where it is counted."""
+def _warm_up(connection: Connection, seconds: float, pause: float, stop: threading.Event) -> bool:
+    """Whether the connection can be used afterwards. What fails here fails again where it is counted.
+
+    No faster than the check itself: as many requests as an engine answers are what applications notice most.
+    """
     end = time.perf_counter() + seconds
     numbers = count(start=-1, step=-1)
     try:
         while time.perf_counter() < end and not stop.is_set():
             connection.request(next(numbers))
+            if pause:
+                stop.wait(pause)
     except Exception:  # noqa: BLE001 - whatever a driver raises
         return False
     return True

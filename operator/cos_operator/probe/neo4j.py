@@ -11,7 +11,7 @@ from neo4j import Driver as Bolt
 from neo4j import GraphDatabase, NotificationMinimumSeverity, Query
 from neo4j.exceptions import DriverError, Neo4jError
 
-from cos_controllers.probes.checks import Check, CheckName
+from cos_controllers.probes.order import Check, CheckName
 from cos_operator.engines.places import NEO4J_INDEX, NEO4J_LABEL
 from cos_operator.probe.base import REQUEST_SECONDS, Amounts, Target
 from cos_operator.probe.load import Connection

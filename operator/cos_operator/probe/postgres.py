@@ -8,8 +8,7 @@ from collections.abc import Callable
 from psycopg import Connection as Session
 from psycopg import sql
 
-from cos_controllers.components.postgres.config import RESERVED_CONNECTIONS
-from cos_controllers.probes.checks import Check
+from cos_controllers.probes.order import Check
 from cos_operator.engines.places import POSTGRES_DATABASE, POSTGRES_SCHEMA
 from cos_operator.probe.base import REQUEST_SECONDS, Amounts, Target
 from cos_operator.probe.load import Connection
@@ -61,7 +60,7 @@ class PostgresDriver:
         with _connect(target) as session:
             row = session.execute(_USED).fetchone()
         assert row  # noqa: S101 - a SELECT without FROM
-        return Amounts(connections=int(row[0]), connections_limit=int(row[1]) - RESERVED_CONNECTIONS)
+        return Amounts(connections=int(row[0]), connections_limit=int(row[1]) - target.reserved)
 
     def connector(self, target: Target, check: Check) -> Callable[[], Connection]:  # noqa: ARG002 - there is one
         """Reads and updates in turn."""

@@ -10,8 +10,7 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from cos_controllers.components.redis.config import RESERVED_CLIENTS
-from cos_controllers.probes.checks import Check, CheckName
+from cos_controllers.probes.order import Check, CheckName
 from cos_operator.engines.places import REDIS_KEY_SECONDS, REDIS_KEYS, redis_key
 from cos_operator.probe.base import REQUEST_SECONDS, Amounts, Target
 from cos_operator.probe.load import Connection
@@ -51,7 +50,7 @@ class RedisDriver:
             cpu=info["used_cpu_sys"] + info["used_cpu_user"],
             memory=int(info["used_memory"]),
             connections=int(info["connected_clients"]),
-            connections_limit=int(info["maxclients"]) - RESERVED_CLIENTS if "maxclients" in info else None,
+            connections_limit=int(info["maxclients"]) - target.reserved if "maxclients" in info else None,
         )
 
     def connector(self, target: Target, check: Check) -> Callable[[], Connection]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cos_controllers.credentials import Login
-from cos_controllers.probes.checks import BINDINGS, Check, Order, Subject
+from cos_controllers.probes.order import BINDINGS, Check, Order, Subject
 from cos_controllers.probes.results import Figures, Report, Taken, encode
 from cos_operator.probe.base import Amounts, Driver, Target
 from cos_operator.probe.elasticsearch import ElasticsearchDriver
@@ -86,7 +86,7 @@ class Runner:
         if self._late():
             return None, "the time of the whole run was over before it"
         try:
-            target = Target(subject.host, subject.port, self._login(subject.component))
+            target = Target(subject.host, subject.port, self._login(subject.component), subject.reserved)
             driver.prepare(target)
         except Exception as error:  # noqa: BLE001 - whatever a driver raises, the other components are tried
             return None, f"its data was not written: {said(error)}"

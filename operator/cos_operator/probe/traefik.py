@@ -6,7 +6,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from http.client import HTTPConnection
 
-from cos_controllers.probes.checks import Check
+from cos_controllers.probes.order import Check
 from cos_operator.probe.base import REQUEST_SECONDS, Amounts, Target
 from cos_operator.probe.load import Connection
 

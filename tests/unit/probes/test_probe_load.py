@@ -24,6 +24,7 @@ class Engine:
     failing: range = range(0)
     refuses: int = -1
     asked: Counter[int] = field(default_factory=Counter)
+    warmed: int = 0
     numbers: list[int] = field(default_factory=list)
     opened: int = 0
     closed: int = 0
@@ -43,6 +44,7 @@ class Session:
     def request(self, number: int) -> None:
         engine = self.engine
         engine.asked[self.name] += number >= 0
+        engine.warmed += number < 0
         if number >= 0:
             engine.numbers.append(number)
         if number in engine.failing:
@@ -94,6 +96,12 @@ def test_without_a_rate_it_asks_as_often_as_it_is_answered() -> None:
     assert not seen.lag
 
 
+def test_what_is_not_counted_yet_is_asked_no_faster_than_what_is() -> None:
+    engine = Engine()
+    make_load(engine.connect, rate=100, connections=2, seconds=0.05, stop=threading.Event(), warm_up=0.2)
+    assert 2 <= engine.warmed <= 22
+
+
 def test_errors_are_counted_with_the_first_ones_words_and_others_go_on() -> None:
     engine = Engine(failing=range(5, 6))
     seen = load(engine, seconds=1.0)
@@ -133,7 +141,10 @@ def test_a_prober_that_is_not_let_run_notices_whatever_its_workers_do() -> None:
 
     seen = load(Burning(), rate=400, connections=4, seconds=1.0)
     assert seen.missed > 100
-    assert seen.client_cpu > 0.8 * seen.elapsed
+    late = percentiles(seen.pulse)
+    assert late
+    # It took a core; or it was not given one, on a machine that has other work.
+    assert seen.client_cpu > 0.8 * seen.elapsed or late.p95 > 2000
 
 
 def test_an_engine_that_takes_no_connection_breaks_the_check_and_none_is_left_open() -> None:

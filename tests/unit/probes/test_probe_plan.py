@@ -9,7 +9,7 @@ import pytest
 from probe_world import COMPONENTS, START, World
 
 from cos_controllers.api.probe import ProbePhase
-from cos_controllers.probes.checks import ORDER, Order
+from cos_controllers.probes.order import ORDER, Order
 from cos_controllers.probes.results import Percentiles
 
 

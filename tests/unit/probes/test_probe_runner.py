@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cos_controllers.probes.checks import Check, CheckName, Order, Subject
+from cos_controllers.probes.order import Check, CheckName, Order, Subject
 from cos_controllers.probes.results import Report, decode
 from cos_operator.probe import runner
 from cos_operator.probe.base import Amounts, Driver, Target
@@ -122,3 +124,9 @@ def test_a_run_that_is_stopped_ends_soon_and_reports_nothing(tmp_path: Path) -> 
     report = run(order, tmp_path, Recorder(), stop)
     assert time.monotonic() - began < 5
     assert report.figures[1].broken
+
+
+def test_the_prober_loads_no_kubernetes_client() -> None:
+    """Of the CPU that a probe takes its own start is a large part."""
+    code = "import sys, cos_operator.probe.runner; sys.exit('kubernetes' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
