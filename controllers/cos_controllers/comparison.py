@@ -47,15 +47,19 @@ class Change:
 
 
 def compare(before: Sequence[float], after: Sequence[float], *, more_is_worse: bool) -> Change:
-    """How `after` stands to `before`: positive figures of runs, `FEWEST_RUNS` to `MOST_RUNS` of each, in any order."""
-    sign = 1 if more_is_worse else -1
-    old, new = ([sign * math.log(value) for value in side] for side in (before, after))
-    shifts = sorted(b - a for a in old for b in new)
+    """How `after` stands to `before`: positive figures of runs, `FEWEST_RUNS` to `MOST_RUNS` of each, in any order.
+
+    Where less is worse the shares are of what there was: a half is 0.5 worse, a third as much 0.67.
+    """
+    old, new = ([math.log(value) for value in side] for side in (before, after))
+    shifts = sorted((b - a) if more_is_worse else (a - b) for a in old for b in new)
     outside = _outside(len(old), len(new))
     noise = max(median(abs(a - b) for a, b in combinations(side, 2)) for side in (old, new))
-    return Change(
-        *(math.expm1(value) for value in (median(shifts), shifts[outside], shifts[-1 - outside], noise))
-    )
+
+    def share(shift: float) -> float:
+        return math.expm1(shift) if more_is_worse else -math.expm1(-shift)
+
+    return Change(*map(share, (median(shifts), shifts[outside], shifts[-1 - outside], noise)))
 
 
 def _outside(before: int, after: int) -> int:

@@ -24,8 +24,9 @@ from cos_controllers.diagnose import TRANSIENT, Assessment, cut
 from cos_controllers.gates import NOT_ASKED, RELOADING, Judgement, unasked
 from cos_controllers.history import History
 from cos_controllers.names import app_secret
-from cos_controllers.objectives import Row, target
+from cos_controllers.objectives import Row
 from cos_controllers.observation import Problem, Ref
+from cos_controllers.samples import target
 from cos_controllers.wanted import Wanted
 
 #: Characters of what a condition says of each objective: there may be dozens.
@@ -353,6 +354,7 @@ def _row(
         serving_since=assessment.serving_since,
         last_good_revision=history.last_good_hash(wanted.component),
         failed_revision=wanted.failure.revision if wanted.failure else None,
+        taken_back_revisions=sorted(history.taken_back(wanted.component)),
         last_progress_time=assessment.last_progress_time,
         progress=assessment.progress,
         reason=assessment.reason.value,

@@ -102,6 +102,11 @@ class History:
         """Why what the spec asks of a component was taken back, if it was."""
         return self.current.failed.get(component)
 
+    def taken_back(self, component: str) -> frozenset[str]:
+        """Revisions of a component that were tried and taken back."""
+        marks = (revision.failed.get(component) for revision in self.revisions)
+        return frozenset(mark.revision for mark in marks if mark)
+
     def is_good(self, component: str, revision: str | None = None) -> bool:
         """Whether a revision of a component has served; without one, what the spec asks of it."""
         wanted = revision or self.current.components.get(component)

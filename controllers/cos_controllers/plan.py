@@ -126,6 +126,10 @@ def plan(stack: CosStack, snapshot: Snapshot, now: datetime) -> Plan:
     return decide(stack, resolve(stack, snapshot), snapshot, now)
 
 
+def _taken_back(history: History, assessed: Assessed) -> dict[str, frozenset[str]]:
+    return {wanted.component: history.taken_back(wanted.component) for wanted, _ in assessed}
+
+
 def decide(stack: CosStack, resolution: Resolution, snapshot: Snapshot, now: datetime) -> Plan:
     """`plan`, for one who has resolved the stack already."""
     history, paused = resolution.history, stack.spec.paused
@@ -155,7 +159,7 @@ def decide(stack: CosStack, resolution: Resolution, snapshot: Snapshot, now: dat
         stack,
         assessed,
         judgements,
-        judge_objectives(stack, snapshot.probes, now),
+        judge_objectives(stack, snapshot.probes, now, _taken_back(learnt, assessed)),
         _retained(resolution, stack, snapshot),
         learnt,
         now,

@@ -134,6 +134,7 @@ def learn_missed(
     probes = snapshot.probes
     if stack.spec.slo is None or stack.spec.slo.mode is not SloMode.ROLLBACK or probes is None:
         return history
+    taken_back = {wanted.component: history.taken_back(wanted.component) for wanted, _ in assessed}
     failed: dict[str, Failure] = {}
     for wanted, found in assessed:
         if (
@@ -142,7 +143,7 @@ def learn_missed(
             and not wanted.no_way_back
             and serves_wanted(wanted, found, snapshot)
             and history.last_good(wanted.component) is not None
-            and (row := broken_by(stack, wanted.component, wanted.desired, probes, now))
+            and (row := broken_by(stack, wanted.component, wanted.desired, probes, now, taken_back))
         ):
             failed[wanted.component] = Failure(
                 wanted.desired,

@@ -44,10 +44,18 @@ class Asker:
 
     async def ask(self, targets: Iterable[CheckTarget]) -> dict[str, CheckResult]:
         """Whether each engine serves, by component. Ends within `CHECK_SECONDS`, and never raises."""
-        asked = {target.component: self._answer(target) for target in targets}
-        # Shielded: somebody else may wait for the same answer.
-        results = await asyncio.gather(*map(asyncio.shield, asked.values()))
-        return dict(zip(asked, results, strict=True))
+        asked = list(targets)
+        results = await asyncio.gather(*map(self._told, asked))
+        return {target.component: found for target, found in zip(asked, results, strict=True)}
+
+    async def _told(self, target: CheckTarget) -> CheckResult:
+        answer = self._answer(target)
+        # Whoever waits has a span of it, also for an answer that somebody else has asked for.
+        with tracing.step("check", component=target.component) as span:
+            # Shielded: somebody else may wait for the same answer.
+            found = await asyncio.shield(answer)
+            span.set_attribute("cos.outcome", found.outcome.value)
+            return found
 
     def _answer(self, target: CheckTarget) -> asyncio.Task[CheckResult]:
         """The question under way, the answer that has just come, or a new question."""
@@ -80,13 +88,6 @@ async def examine(
 
 
 async def _check(client: Asked, target: CheckTarget) -> CheckResult:
-    with tracing.step("check", component=target.component) as span:
-        found = await _checked(client, target)
-        span.set_attribute("cos.outcome", found.outcome.value)
-        return found
-
-
-async def _checked(client: Asked, target: CheckTarget) -> CheckResult:
     try:
         return await _within(CHECK_SECONDS, client.check(target))
     except TimeoutError:

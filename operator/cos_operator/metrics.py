@@ -61,7 +61,7 @@ API_SECONDS = Histogram(
 )
 SPANS = Counter(
     "cos_operator_trace_spans_total",
-    "Spans that the collector of traces took (`sent`), or did not take in time (`lost`).",
+    "Spans that the collector of traces took (`sent`) or not (`lost`); what its queue has no room for is in neither.",
     ("result",),
     registry=REGISTRY,
 )

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import structlog
 from opentelemetry import trace
@@ -53,7 +54,11 @@ def configure(identity: str) -> Callable[[], None]:
 
     `identity`: of this process. A wrong variable is logged, and no spans are sent: an operator must not fail by it.
     """
-    if not any(map(os.environ.get, _ENDPOINTS)) or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+    off = (
+        os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+        or os.environ.get("OTEL_TRACES_EXPORTER") == "none"
+    )
+    if off or not any(map(os.environ.get, _ENDPOINTS)):
         return lambda: None
     try:
         _require_http()
@@ -81,6 +86,14 @@ def _start(identity: str) -> Callable[[], None]:
         SpanExportResult,
     )
 
+    seldom = _Seldom()
+    for source in (
+        "opentelemetry.sdk._shared_internal",
+        "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+    ):
+        logging.getLogger(source).addFilter(seldom)
+    logging.getLogger("opentelemetry.util.re").addFilter(_without_value)
+
     class Counted(SpanExporter):
         """Sends by OTLP, and counts what became of spans."""
 
@@ -96,12 +109,6 @@ def _start(identity: str) -> Callable[[], None]:
         def shutdown(self) -> None:
             self._sender.shutdown()  # type: ignore[no-untyped-call]
 
-    seldom = _Seldom()
-    for source in (
-        "opentelemetry.sdk._shared_internal",
-        "opentelemetry.exporter.otlp.proto.http.trace_exporter",
-    ):
-        logging.getLogger(source).addFilter(seldom)
     ours = {"service.name": NAME, "service.version": version(NAME), "service.instance.id": identity}
     # What the environment says (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES) wins.
     resource = Resource.create({**ours, **OTELResourceDetector().detect().attributes})
@@ -109,7 +116,9 @@ def _start(identity: str) -> Callable[[], None]:
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(Counted()))
     trace.set_tracer_provider(provider)
-    log.info("traces are sent", endpoint=next(filter(None, map(os.environ.get, _ENDPOINTS))))
+    # No more of the address: some take their token as a part of it.
+    address = urlsplit(next(filter(None, map(os.environ.get, _ENDPOINTS)))).netloc.rpartition("@")[2]
+    log.info("traces are sent", to=address)
 
     def end() -> None:
         # It takes up to 30 s by itself; the thread ends with the process.
@@ -121,19 +130,33 @@ def _start(identity: str) -> Callable[[], None]:
 
 
 class _Seldom(logging.Filter):
-    """Lets one line through, and the next after `_TELL_SECONDS`: a collector may be away for days."""
+    """Lets one line through, and the next after `_TELL_SECONDS`: a collector may be away for days.
+
+    The exporter says why in the warnings before it gives up; the last one is told with it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._next = 0.0
+        self._why = ""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the line is written."""
         now = time.monotonic()
-        if record.levelno < logging.ERROR or now < self._next:
+        if record.levelno < logging.ERROR:
+            self._why = record.getMessage()
+            return False
+        if now < self._next:
             return False
         self._next = now + _TELL_SECONDS
+        record.msg, record.args = " ".join(filter(None, (record.getMessage(), self._why))), ()
         return True
+
+
+def _without_value(record: logging.LogRecord) -> bool:
+    """Lets a line about the headers through without them: they hold a token."""
+    record.msg, record.args = "a part of OTEL_EXPORTER_OTLP_HEADERS is not key=value, and is left out", ()
+    return True
 
 
 @contextmanager
@@ -144,7 +167,8 @@ def span(name: str, **attributes: Value) -> Iterator[Span]:
     ) as opened:
         try:
             yield opened
-        except Exception as error:
+        except BaseException as error:
+            # Also one whose time was up: that is a cancellation, and the trace that is looked for most.
             opened.set_status(StatusCode.ERROR, redacted(f"{type(error).__name__}: {error}"))
             raise
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,11 @@ def collector(folder: Path) -> Iterator[tuple[str, Path]]:
         yield f"http://{address}", spans
     finally:
         process.terminate()
-        process.wait(10)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def spans_in(path: Path) -> list[dict[str, Any]]:
@@ -130,7 +134,9 @@ async def test_a_collector_receives_what_a_run_did_and_no_secret(
 ) -> None:
     with collector(tmp_path) as (endpoint, file):
         await eventually(
-            "the collector is ready", lambda: "ready" in (tmp_path / "collector.log").read_text(), 30
+            "the collector is ready",
+            lambda: "Everything is ready" in (tmp_path / "collector.log").read_text(),
+            30,
         )
         operator = run({"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_RESOURCE_ATTRIBUTES": "cluster=test"})
         await create_stack(kube, namespace)
@@ -175,18 +181,20 @@ def silent() -> Iterator[str]:
 
     def take(server: socket.socket) -> None:
         while not stop.is_set():
-            try:
+            with suppress(TimeoutError):
                 kept.append(server.accept()[0])
-            except OSError:
-                return
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.2)
         thread = threading.Thread(target=take, args=(server,), daemon=True)
-        server.settimeout(None)
         thread.start()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
-        stop.set()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            stop.set()
+            thread.join(5)
+            for connection in kept:
+                connection.close()
 
 
 @contextmanager
@@ -234,6 +242,7 @@ async def test_nothing_waits_for_a_collector_that_is_away_or_silent(
         assert await operator.ends(END_LIMIT) == 0
     told = operator.said("Failed to export")
     assert len(told) == 1, told
+    assert "Transient error" in told[0], "with the reason"
     assert not operator.said("Traceback")
 
 

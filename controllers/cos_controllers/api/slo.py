@@ -36,6 +36,7 @@ DURATIONS = (Figure.P50, Figure.P95, Figure.P99, Figure.MAX)
 _DURATION = "^[0-9]{1,9}(us|ms|s)$"
 _NUMBER = "^[0-9]{1,9}$"
 _PERCENT = "^[0-9]{1,3}([.][0-9]{1,3})?%$"
+_NOTHING = "^0+([.]0+)?%$"
 _BYTES = "^[0-9]{1,9}(k|M|G|Ki|Mi|Gi)?$"
 #: Whose size can be compared: of others a run may have none at all.
 _COMPARABLE = (*DURATIONS, Figure.PER_SECOND)
@@ -95,8 +96,9 @@ class Objective(ApiModel):
     at_least: Annotated[str, Field(max_length=32)] | None = None
     """The figure may be so small."""
     max_regression: Annotated[str, Field(pattern=_PERCENT)] | None = None
-    """By how much the figure may be worse than with the component's revision before, 10% for example. Of each revision
-    four to eight measurements are compared. Worse is what is so by more than the noise between runs, at 95 %."""
+    """By how much the figure may be worse than with the component's revision before: 25% for example (of `PerSecond`:
+    of the requests that there were). The first four to eight measurements of the revision are compared with the first
+    and the last ones of the one before; worse is what is so by more than the noise between runs, at 95 %."""
     window: Window = Window()
     """How many measurements decide; of no meaning with `maxRegression`."""
     inconclusive_limit: Annotated[int, Field(ge=0, le=50)] = 3
@@ -116,6 +118,12 @@ class Objective(ApiModel):
             cel="!has(self.maxRegression) || !(self.figure in ['ErrorPercent', 'MemoryGrowth'])",
             message="maxRegression compares latencies and PerSecond; give errors and memory a bound by atMost",
             holds=lambda self: self.max_regression is None or self.figure in _COMPARABLE,
+            field_path=".maxRegression",
+        ),
+        Rule(
+            cel=f"!has(self.maxRegression) || !self.maxRegression.matches('{_NOTHING}')",
+            message="maxRegression must be above 0%: no two runs are the same, 10% for example",
+            holds=lambda self: self.max_regression is None or not re.fullmatch(_NOTHING, self.max_regression),
             field_path=".maxRegression",
         ),
         Rule(

@@ -212,6 +212,8 @@ class ComponentStatus(ApiModel):
     """Newest revision that served, to which a failed change is taken back."""
     failed_revision: str | None = None
     """Revision that was taken back, as long as the spec asks for it."""
+    taken_back_revisions: Annotated[list[str], Field(max_length=256)] = []
+    """Revisions that were taken back, of those in the history: nothing is compared with them."""
     last_progress_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
     """When the component last got on with a revision that does not serve yet (RFC 3339): the deadline counts
     from here."""

@@ -11,8 +11,9 @@ from cos_controllers.api.stack import CosStack
 from cos_controllers.api.status import ConditionStatus, ConditionType
 from cos_controllers.k8s import Manifest, V1ObjectMeta, manifest
 from cos_controllers.names import API_VERSION
-from cos_controllers.objectives import judge_objectives, measured_of, objectives_of, runs_of
+from cos_controllers.objectives import judge_objectives, needed, runs_of
 from cos_controllers.ownership import owner_reference
+from cos_controllers.samples import measured_of
 
 
 def due(stack: CosStack, probes: Sequence[StackProbe], now: datetime) -> Manifest | None:
@@ -34,31 +35,38 @@ def due(stack: CosStack, probes: Sequence[StackProbe], now: datetime) -> Manifes
 def _after_change(stack: CosStack, probes: Sequence[StackProbe], now: datetime) -> Manifest | None:
     """The next probe of a changed stack; None if none is due, or that one ended without having started.
 
-    One, and others while an objective is not decided that is missed or compared, as many as would decide it.
+    One, and others while an objective is not decided that is missed or compared: twice as many at most as would decide
+    it, since some may say nothing.
     """
     revision = stack.status.revision or 0
     probed = [probe.status.stack_revision or 0 for probe in measured_of(stack, probes)]
     count = probed.count(revision)
-    if max(probed, default=0) >= revision and count >= _undecided(stack, probes, now):
+    if max(probed, default=0) >= revision and count >= _most_wanted(stack, probes, now):
         return None
     found = _probe(stack, f"r{revision}-{count + 1}" if count else f"r{revision}")
     taken = any(probe.metadata.name == found["metadata"]["name"] for probe in probes)
     return None if taken else found
 
 
-def _undecided(stack: CosStack, probes: Sequence[StackProbe], now: datetime) -> int:
-    """How many measurements are wanted to decide every objective."""
-    return max((row.wanted for row in judge_objectives(stack, probes, now)), default=0)
+def _most_wanted(stack: CosStack, probes: Sequence[StackProbe], now: datetime) -> int:
+    """How many probes there may be to decide objectives that are not decided."""
+    rows = judge_objectives(stack, probes, now, _taken_back(stack))
+    return 2 * max((runs_of(row.objective) for row in rows if row.wanted), default=0)
+
+
+def _taken_back(stack: CosStack) -> dict[str, list[str]]:
+    return {row.name: row.taken_back_revisions for row in stack.status.components}
 
 
 def superfluous(stack: CosStack, probes: Sequence[StackProbe]) -> list[StackProbe]:
     """Ended ones beyond the history that is asked for, of those that the operator made; `probes` oldest first.
 
-    As many as an objective is judged by are kept whatever is asked for: it could never be missed else.
+    Those by which an objective is judged are kept whatever is asked for.
     """
     ended = [probe for probe in probes if probe.status.completion_time and _is_automatic(probe, stack)]
-    kept = max([stack.spec.probes.history_limit, *map(runs_of, objectives_of(stack))])
-    return ended[: max(len(ended) - kept, 0)]
+    kept = needed(stack, probes, _taken_back(stack))
+    older = ended[: max(len(ended) - stack.spec.probes.history_limit, 0)]
+    return [probe for probe in older if probe.metadata.name not in kept]
 
 
 def until_due(stack: CosStack, now: datetime) -> float | None:

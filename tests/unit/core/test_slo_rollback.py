@@ -152,6 +152,8 @@ COMPARED = {"name": "no-worse", "check": "redis/Latency", "figure": "P95", "maxR
         ((5.0, 5.1, 4.9), (9.0, 9.1, 8.9, 9.0), "Serving"),
         ((5.0, 5.1, 4.9, 5.0), (5.1, 5.0, 5.2, 5.1), "Serving"),
         ((5.0, 9.1, 3.0, 12.0), (9.0, 5.1, 8.9, 11.0), "Serving"),
+        # What was well with this revision at first, something else has slowed.
+        ((5.0, 5.1, 4.9, 5.0), (5.1, 5.0, 5.2, 5.1, *[9.0, 9.1, 8.9] * 4), "Serving"),
     ],
 )
 def test_what_is_worse_than_before_beyond_the_noise_is_taken_back(
@@ -171,6 +173,23 @@ def test_what_is_worse_than_before_beyond_the_noise_is_taken_back(
         run(world, 3)
         assert world.row("redis")["reason"] == "RolledBack", "and stays so"
         assert world.condition("SLOMet")["status"] == "False", "what was tried is missed until it is left"
+
+
+def test_what_follows_a_change_that_was_taken_back_is_compared_with_what_ran_before_it() -> None:
+    world = changed(SPEC | {"slo": {**SLO, "objectives": [COMPARED]}}, 5.0, 5.1, 4.9, 5.0)
+    for milliseconds in (15, 15.1, 14.9, 15):
+        measure(world, milliseconds)
+        run(world)
+    assert world.row("redis")["reason"] == "RolledBack"
+    taken = world.row("redis")["failedRevision"]
+    edit(world, {**world.spec, "redis": {"maxClients": 9}})
+    run(world)
+    assert world.row("redis")["reason"] == "Serving"
+    assert world.row("redis")["takenBackRevisions"] == [taken]
+    for milliseconds in (14.5, 14.6, 14.4, 14.5):
+        measure(world, milliseconds)
+        run(world)
+    assert world.row("redis")["reason"] == "RolledBack"
 
 
 def test_another_components_objective_takes_nothing_of_this_one_back() -> None:

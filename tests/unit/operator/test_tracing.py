@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import subprocess
 import sys
@@ -57,13 +58,41 @@ def test_what_others_did_has_their_times_and_no_parent(spans: InMemorySpanExport
     assert span.status.description == "postgres://a:[redacted]@c"
 
 
-def test_a_collector_that_is_away_is_told_of_seldom() -> None:
+def line(level: int, message: str, *args: object) -> logging.LogRecord:
+    return logging.LogRecord("x", level, "", 0, message, args, None)
+
+
+def test_a_collector_that_is_away_is_told_of_seldom_and_why() -> None:
     seldom = tracing._Seldom()
+    first = line(logging.ERROR, "Failed to export %s batch.", "spans")
+    assert not seldom.filter(line(logging.WARNING, "Transient error %s", "connection refused"))
+    assert seldom.filter(first)
+    assert first.getMessage() == "Failed to export spans batch. Transient error connection refused"
+    assert not seldom.filter(line(logging.ERROR, "Failed to export %s batch.", "spans"))
 
-    def passes(level: int) -> bool:
-        return seldom.filter(logging.LogRecord("x", level, "", 0, "away", None, None))
 
-    assert [passes(logging.WARNING), passes(logging.ERROR), passes(logging.ERROR)] == [False, True, False]
+def test_headers_are_not_written_into_the_log() -> None:
+    wrong = line(logging.WARNING, "Header format invalid! %s", "Authorization: token-of-mine")
+    assert tracing._without_value(wrong)
+    assert "token-of-mine" not in wrong.getMessage()
+
+
+async def test_a_span_whose_time_was_up_says_so(spans: InMemorySpanExporter) -> None:
+    async def reconcile() -> None:
+        with tracing.span("reconcile"):
+            await asyncio.sleep(10)
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(reconcile(), 0.01)
+    assert (ended(spans)["reconcile"].status.description or "").startswith("CancelledError")
+
+
+@pytest.mark.parametrize("variable", ["OTEL_SDK_DISABLED=true", "OTEL_TRACES_EXPORTER=none"])
+def test_it_can_be_switched_off(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv(*variable.split("="))
+    monkeypatch.setattr(tracing, "_start", lambda _: pytest.fail("it was started"))
+    tracing.configure("x")()
 
 
 def test_without_an_endpoint_neither_the_sdks_tracer_nor_an_exporter_is_loaded() -> None:
