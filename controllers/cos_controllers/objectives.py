@@ -8,7 +8,7 @@ since the newest measurement.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -144,25 +144,23 @@ def broken_by(
     stack: CosStack,
     component: str,
     revision: str,
+    rows: Iterable[Row],
     probes: Sequence[StackProbe],
-    now: datetime,
-    taken_back: Mapping[str, Collection[str]] = NONE,
 ) -> Row | None:
-    """The objective of a component that its present `revision` breaks; None if none does, or nobody knows.
+    """That of the `rows` which a component's present `revision` breaks; None if none does, or nobody knows.
 
     With it the objective was missed as often as its window allows no more, and never met; before it, it was met. What
     was met with this revision once has another cause; of what was never met nobody knows. A comparison says so itself.
     """
     newest = ended_probes(stack, probes)
-    for objective in objectives_of(stack):
-        if objective.dry_run or objective.check.partition("/")[0] != component:
-            continue
-        row = _row(stack, objective, newest, now, taken_back)
-        if row.verdict is not Verdict.FAILED:
+    for row in rows:
+        objective = row.objective
+        of_it = objective.check.partition("/")[0] == component and not objective.dry_run
+        if not of_it or row.verdict is not Verdict.FAILED:
             continue
         samples = samples_of(objective, newest)
         if objective.max_regression:
-            if sides_of(objective, samples, taken_back.get(component, ())).present == revision:
+            if sides_of(objective, samples, ()).present == revision:
                 return row
             continue
         measured = conclusive(samples)

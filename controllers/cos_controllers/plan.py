@@ -126,10 +126,6 @@ def plan(stack: CosStack, snapshot: Snapshot, now: datetime) -> Plan:
     return decide(stack, resolve(stack, snapshot), snapshot, now)
 
 
-def _taken_back(history: History, assessed: Assessed) -> dict[str, frozenset[str]]:
-    return {wanted.component: history.taken_back(wanted.component) for wanted, _ in assessed}
-
-
 def decide(stack: CosStack, resolution: Resolution, snapshot: Snapshot, now: datetime) -> Plan:
     """`plan`, for one who has resolved the stack already."""
     history, paused = resolution.history, stack.spec.paused
@@ -151,15 +147,17 @@ def decide(stack: CosStack, resolution: Resolution, snapshot: Snapshot, now: dat
         assessed, deletes = replace_pods(assessed, held, snapshot, written)
     learnt = history if paused else learn_good(assessed, snapshot, history, now)
     assessed = with_clocks(stack, assessed, snapshot, learnt, now)
+    taken_back = {wanted.component: history.taken_back(wanted.component) for wanted, _ in assessed}
+    objectives = judge_objectives(stack, snapshot.probes, now, taken_back)
     if not paused:
         learnt = learn_failed(stack, assessed, snapshot, learnt, now)
-        learnt = learn_missed(stack, assessed, snapshot, learnt, now)
+        learnt = learn_missed(stack, assessed, snapshot, objectives, learnt, now)
     judgements = {wanted.component: _judged(stack, wanted, a, snapshot, now) for wanted, a in assessed}
     status = build_status(
         stack,
         assessed,
         judgements,
-        judge_objectives(stack, snapshot.probes, now, _taken_back(learnt, assessed)),
+        objectives,
         _retained(resolution, stack, snapshot),
         learnt,
         now,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -13,7 +14,7 @@ from cos_controllers.conditions import previous_row, timestamp
 from cos_controllers.diagnose import Assessment, is_volume_terminating, serves_wanted
 from cos_controllers.history import Failure, History
 from cos_controllers.k8s import Manifest
-from cos_controllers.objectives import broken_by
+from cos_controllers.objectives import Row, broken_by
 from cos_controllers.observation import Snapshot
 from cos_controllers.pods import container_statuses, pods_of, ready_since, revision_of
 from cos_controllers.wanted import Wanted, is_written
@@ -128,13 +129,17 @@ def learn_failed(
 
 
 def learn_missed(
-    stack: CosStack, assessed: Assessed, snapshot: Snapshot, history: History, now: datetime
+    stack: CosStack,
+    assessed: Assessed,
+    snapshot: Snapshot,
+    objectives: Sequence[Row],
+    history: History,
+    now: datetime,
 ) -> History:
     """The history with what serves and breaks an objective that was met before it, if that is to be taken back."""
     probes = snapshot.probes
     if stack.spec.slo is None or stack.spec.slo.mode is not SloMode.ROLLBACK or probes is None:
         return history
-    taken_back = {wanted.component: history.taken_back(wanted.component) for wanted, _ in assessed}
     failed: dict[str, Failure] = {}
     for wanted, found in assessed:
         if (
@@ -143,7 +148,7 @@ def learn_missed(
             and not wanted.no_way_back
             and serves_wanted(wanted, found, snapshot)
             and history.last_good(wanted.component) is not None
-            and (row := broken_by(stack, wanted.component, wanted.desired, probes, now, taken_back))
+            and (row := broken_by(stack, wanted.component, wanted.desired, objectives, probes))
         ):
             failed[wanted.component] = Failure(
                 wanted.desired,
