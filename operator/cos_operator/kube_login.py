@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from asyncio.subprocess import PIPE
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,8 @@ from cos_operator.kubeconfig import Choice, choose, problem
 
 #: Seconds for a login program: where nobody is there to be asked, and where a person may have to log in by a browser.
 _UNATTENDED_LIMIT, _ATTENDED_LIMIT = 30.0, 300.0
+#: Seconds for one that was killed to end.
+_END_LIMIT = 1.0
 _SERVICE_ACCOUNT = "the pod's service account"
 #: What the library raises at credentials that it cannot use.
 _UNUSABLE = (
@@ -117,6 +120,9 @@ async def _from_program(choice: Choice) -> dict[str, Any]:
     finally:
         if process.returncode is None:
             process.kill()
+            # Its end is told to this loop, which may be over soon; children of its own may hold its output open.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), _END_LIMIT)
     if process.returncode:
         words = said.decode(errors="replace").strip() or "it said nothing"
         raise problem(f"{program} failed with exit code {process.returncode}: {words}", "log in again")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -183,8 +185,17 @@ def test_a_login_program_that_never_answers_is_ended(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(kube_login, "_UNATTENDED_LIMIT", 0.2)
+    started: list[asyncio.subprocess.Process] = []
+    start = asyncio.create_subprocess_exec
+
+    async def remembered(*arguments: str, **options: Any) -> asyncio.subprocess.Process:
+        started.append(await start(*arguments, **options))
+        return started[-1]
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", remembered)
     path = kubeconfig(user=plugin("sleep", "600"))
     said = one_line(capsys, caplog, "status", "--kubeconfig", path)
+    assert [process.returncode for process in started] == [-signal.SIGKILL], "and its end was waited for"
     assert "did not answer within 0.2 s: log in again" in said
 
 
