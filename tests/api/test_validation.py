@@ -345,6 +345,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
         slo(figure="P95", maxRegression="10%", atMost="10ms"),
         ("spec.slo.objectives[0]", "exactly one of atMost, atLeast or maxRegression"),
     ),
+    "comparison's limit": (
+        slo(figure="P95", maxRegression="0.1%"),
+        slo(figure="P95", maxRegression="0.0%"),
+        ("spec.slo.objectives[0].maxRegression", "must be above 0%"),
+    ),
     "figure that can be compared": (
         slo(figure="PerSecond", maxRegression="2.5%"),
         slo(figure="MemoryGrowth", maxRegression="2.5%"),

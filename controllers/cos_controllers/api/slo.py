@@ -95,7 +95,7 @@ class Objective(ApiModel):
     """The figure may be so large."""
     at_least: Annotated[str, Field(max_length=32)] | None = None
     """The figure may be so small."""
-    max_regression: Annotated[str, Field(pattern=_PERCENT)] | None = None
+    max_regression: Annotated[str, Field(pattern=_PERCENT, max_length=8)] | None = None
     """By how much the figure may be worse than with the component's revision before: 25% for example (of `PerSecond`:
     of the requests that there were). The first four to eight measurements of the revision are compared with the first
     and the last ones of the one before; worse is what is so by more than the noise between runs, at 95 %."""
