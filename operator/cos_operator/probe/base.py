@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -42,6 +43,19 @@ class Amounts(NamedTuple):
     memory: int | None = None
     connections: int | None = None
     connections_limit: int | None = None
+
+
+#: Data is written in so many parts, with a pause after each: as fast as can be is what applications notice most.
+PARTS = 10
+_PAUSE_SECONDS = 0.1
+
+
+def in_parts(amount: int) -> Iterator[tuple[int, int]]:
+    """Where each part of `amount` things begins and ends, one after the other with pauses."""
+    size = -(-amount // PARTS)
+    for start in range(0, amount, size):
+        yield start, min(start + size, amount)
+        time.sleep(_PAUSE_SECONDS)
 
 
 class Driver(Protocol):

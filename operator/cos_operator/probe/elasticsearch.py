@@ -9,7 +9,7 @@ from elasticsearch import Elasticsearch
 
 from cos_controllers.probes.order import Check, CheckName
 from cos_operator.engines.places import ELASTICSEARCH_INDEX
-from cos_operator.probe.base import REQUEST_SECONDS, WORDS, Amounts, Target, text
+from cos_operator.probe.base import REQUEST_SECONDS, WORDS, Amounts, Target, in_parts, text
 from cos_operator.probe.load import Connection
 
 _DOCUMENTS = 1000
@@ -39,10 +39,12 @@ class ElasticsearchDriver:
                 settings={"number_of_shards": 1, "number_of_replicas": 0, "hidden": True},
                 mappings={"properties": {"body": {"type": "text"}, "number": {"type": "integer"}}},
             )
-            operations: list[dict[str, object]] = []
-            for number in range(_DOCUMENTS):
-                operations += [{"index": {}}, {"body": text(number, _LENGTH), "number": number}]
-            client.bulk(index=ELASTICSEARCH_INDEX, operations=operations, refresh=True)
+            for start, end in in_parts(_DOCUMENTS):
+                operations: list[dict[str, object]] = []
+                for number in range(start, end):
+                    operations += [{"index": {}}, {"body": text(number, _LENGTH), "number": number}]
+                client.bulk(index=ELASTICSEARCH_INDEX, operations=operations)
+            client.indices.refresh(index=ELASTICSEARCH_INDEX)
         finally:
             client.close()
 

@@ -13,17 +13,17 @@ from neo4j.exceptions import DriverError, Neo4jError
 
 from cos_controllers.probes.order import Check, CheckName
 from cos_operator.engines.places import NEO4J_INDEX, NEO4J_LABEL
-from cos_operator.probe.base import REQUEST_SECONDS, Amounts, Target
+from cos_operator.probe.base import REQUEST_SECONDS, Amounts, Target, in_parts
 from cos_operator.probe.load import Connection
 
 NODES = 1000
 #: Nodes are found by an index, as an application would.
 _INDEX: LiteralString = f"CREATE INDEX {NEO4J_INDEX} IF NOT EXISTS FOR (n:{NEO4J_LABEL}) ON (n.number)"
 _AWAIT: LiteralString = "CALL db.awaitIndexes(10)"
-_FILL: LiteralString = f"UNWIND range(0, $nodes - 1) AS i CREATE (:{NEO4J_LABEL} {{number: i}})"
+_FILL: LiteralString = f"UNWIND range($start, $end - 1) AS i CREATE (:{NEO4J_LABEL} {{number: i}})"
 #: Three relationships each, so that three steps reach up to 27 nodes.
 _TIE: LiteralString = f"""
-MATCH (a:{NEO4J_LABEL}) UNWIND [1, 7, 53] AS step
+MATCH (a:{NEO4J_LABEL}) WHERE $start <= a.number < $end UNWIND [1, 7, 53] AS step
 MATCH (b:{NEO4J_LABEL} {{number: (a.number + step) % $nodes}}) CREATE (a)-[:NEXT]->(b)
 """
 _WRITE: LiteralString = f"""
@@ -64,8 +64,10 @@ class Neo4jDriver:
         with _driver(target) as driver, driver.session() as session:
             session.run(_INDEX).consume()
             session.run(_AWAIT).consume()
-            session.run(_FILL, nodes=NODES).consume()
-            session.run(_TIE, nodes=NODES).consume()
+            for start, end in in_parts(NODES):
+                session.run(_FILL, start=start, end=end).consume()
+            for start, end in in_parts(NODES):
+                session.run(_TIE, start=start, end=end, nodes=NODES).consume()
 
     def amounts(self, target: Target) -> Amounts:
         """By the JVM's management beans."""

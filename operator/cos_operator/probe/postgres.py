@@ -10,7 +10,7 @@ from psycopg import sql
 
 from cos_controllers.probes.order import Check
 from cos_operator.engines.places import POSTGRES_DATABASE, POSTGRES_SCHEMA
-from cos_operator.probe.base import REQUEST_SECONDS, Amounts, Target
+from cos_operator.probe.base import REQUEST_SECONDS, Amounts, Target, in_parts
 from cos_operator.probe.load import Connection
 
 #: As many as pgbench has at a tenth of its smallest scale.
@@ -19,9 +19,9 @@ _TABLE = sql.Identifier(POSTGRES_SCHEMA, "account")
 _CREATE = sql.SQL("CREATE TABLE {} (id integer PRIMARY KEY, balance integer NOT NULL, filler text)").format(
     _TABLE
 )
-_FILL = sql.SQL("INSERT INTO {} SELECT id, 0, repeat('x', 80) FROM generate_series(1, {}) AS id").format(
-    _TABLE, sql.Literal(ROWS)
-)
+_FILL = sql.SQL(
+    "INSERT INTO {} SELECT id, 0, repeat('x', 80) FROM generate_series(%s::integer, %s::integer) AS id"
+).format(_TABLE)
 _ANALYZE = sql.SQL("ANALYZE {}").format(_TABLE)
 _READ = sql.SQL("SELECT balance FROM {} WHERE id = %s").format(_TABLE)
 _UPDATE = sql.SQL("UPDATE {} SET balance = balance + 1 WHERE id = %s").format(_TABLE)
@@ -52,8 +52,10 @@ class PostgresDriver:
         """A table of 10,000 rows."""
         with _connect(target) as session:
             session.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(POSTGRES_SCHEMA)))
-            for statement in (_CREATE, _FILL, _ANALYZE):
-                session.execute(statement)
+            session.execute(_CREATE)
+            for start, end in in_parts(ROWS):
+                session.execute(_FILL, (start + 1, end))
+            session.execute(_ANALYZE)
 
     def amounts(self, target: Target) -> Amounts:
         """Connections; of CPU and memory the server says nothing."""

@@ -12,7 +12,7 @@ from redis.retry import Retry
 
 from cos_controllers.probes.order import Check, CheckName
 from cos_operator.engines.places import REDIS_KEY_SECONDS, REDIS_KEYS, redis_key
-from cos_operator.probe.base import REQUEST_SECONDS, Amounts, Target
+from cos_operator.probe.base import REQUEST_SECONDS, Amounts, Target, in_parts
 from cos_operator.probe.load import Connection
 
 _VALUE = b"x" * 64
@@ -38,9 +38,10 @@ class RedisDriver:
     def prepare(self, target: Target) -> None:
         """Every key. They end by themselves, should nobody remove them."""
         with _client(target) as client, client.pipeline(transaction=False) as pipeline:
-            for number in range(REDIS_KEYS):
-                pipeline.set(redis_key(number), _VALUE, ex=REDIS_KEY_SECONDS)
-            pipeline.execute()
+            for start, end in in_parts(REDIS_KEYS):
+                for number in range(start, end):
+                    pipeline.set(redis_key(number), _VALUE, ex=REDIS_KEY_SECONDS)
+                pipeline.execute()
 
     def amounts(self, target: Target) -> Amounts:
         """By INFO."""
