@@ -127,7 +127,6 @@ def _in_words(change: Change) -> str:
     def share(value: float) -> str:
         return f"{100 * value:.3g}%" if value < _MOST_SHARE else f"more than {100 * _MOST_SHARE:.0f}%"
 
-    return (
-        f"worse by {share(change.estimate)} ({share(change.low)} to {share(change.high)}; runs of one revision differ "
-        f"by {share(change.noise)})"
-    )
+    bounds = f"{share(change.low)} to {share(change.high)}; " if change.low < _MOST_SHARE else ""
+    noise = f"runs of one revision differ by {share(change.noise)}"
+    return f"worse by {share(change.estimate)} ({bounds}{noise})"
