@@ -225,6 +225,29 @@ def with_verdicts(
     )
 
 
+def condition_of(
+    conditions: Sequence[Condition],
+    kind: ConditionType,
+    status: ConditionStatus,
+    *,
+    reason: str,
+    message: str,
+    generation: int,
+    now: datetime,
+) -> Condition:
+    """A condition that follows `conditions`: its time is that of its status."""
+    before = next((item for item in conditions if item.type == kind), None)
+    unchanged = before is not None and before.status is status
+    return Condition(
+        type=kind.value,
+        status=status,
+        reason=reason,
+        message=message,
+        observed_generation=generation,
+        last_transition_time=before.last_transition_time if before and unchanged else timestamp(now),
+    )
+
+
 def _condition(
     stack: CosStack,
     kind: ConditionType,
@@ -233,15 +256,14 @@ def _condition(
     message: str,
     now: datetime,
 ) -> Condition:
-    before = next((item for item in stack.status.conditions if item.type == kind), None)
-    unchanged = before is not None and before.status is status
-    return Condition(
-        type=kind.value,
-        status=status,
+    return condition_of(
+        stack.status.conditions,
+        kind,
+        status,
         reason=reason.value,
         message=message,
-        observed_generation=stack.metadata.generation,
-        last_transition_time=before.last_transition_time if before and unchanged else timestamp(now),
+        generation=stack.metadata.generation,
+        now=now,
     )
 
 

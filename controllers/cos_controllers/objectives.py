@@ -31,7 +31,7 @@ from cos_controllers.samples import (
 
 #: Of a stack that is probed by the clock: so many turns without a measurement, and nothing is known any more.
 _STALE_TURNS = 3
-NONE: Mapping[str, Collection[str]] = {}
+_NONE: Mapping[str, Collection[str]] = {}
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def runs_of(objective: Objective) -> int:
 
 
 def needed(
-    stack: CosStack, probes: Sequence[StackProbe], taken_back: Mapping[str, Collection[str]] = NONE
+    stack: CosStack, probes: Sequence[StackProbe], taken_back: Mapping[str, Collection[str]] = _NONE
 ) -> set[str]:
     """Names of the probes by which objectives are judged, or will be after the next change."""
     newest = ended_probes(stack, probes)
@@ -110,8 +110,7 @@ def needed(
     for objective in objectives_of(stack):
         samples = samples_of(objective, newest)
         if objective.max_regression:
-            component = objective.check.partition("/")[0]
-            sides = sides_of(objective, samples, taken_back.get(component, ()))
+            sides = sides_of(objective, samples, taken_back.get(objective.component, ()))
             kept = [
                 *sides.after[:MOST_RUNS],
                 *sides.after[-MOST_RUNS:],
@@ -127,7 +126,7 @@ def judge_objectives(
     stack: CosStack,
     probes: Sequence[StackProbe] | None,
     now: datetime,
-    taken_back: Mapping[str, Collection[str]] = NONE,
+    taken_back: Mapping[str, Collection[str]] = _NONE,
 ) -> list[Row]:
     """A row for each objective. `probes`: the stack's, in any order; those with `Saturating` load do not count.
 
@@ -155,7 +154,7 @@ def broken_by(
     newest = ended_probes(stack, probes)
     for row in rows:
         objective = row.objective
-        of_it = objective.check.partition("/")[0] == component and not objective.dry_run
+        of_it = objective.component == component and not objective.dry_run
         if not of_it or row.verdict is not Verdict.FAILED:
             continue
         samples = samples_of(objective, newest)
@@ -193,7 +192,7 @@ def _row(
         probe=newest.probe.metadata.name if newest else "",
     )
     if objective.max_regression:
-        row = _compared(row, samples, taken_back.get(objective.check.partition("/")[0], ()))
+        row = _compared(row, samples, taken_back.get(objective.component, ()))
     else:
         row = _counted(row, measured, stack.status.revision)
     doubt = _doubt(stack, objective, since, newest, now)

@@ -87,11 +87,11 @@ def sides_of(objective: Objective, samples: Sequence[Sample], taken_back: Collec
     The revision of the newest one, since it came to run; and the one before it that was not `taken_back`. Only what was
     measured alike: a longer check meets slower requests.
     """
-    component = objective.check.partition("/")[0]
     runs = [
         (revision, sample)
         for sample in samples
-        if (revision := revision_of(sample.probe, component)) and _alike(sample.probe, samples[0].probe)
+        if (revision := revision_of(sample.probe, objective.component))
+        and _alike(sample.probe, samples[0].probe)
     ]
     present = runs[0][0] if runs else ""
     stint = list(takewhile(lambda run: run[0] == present, runs))

@@ -108,6 +108,11 @@ class Objective(ApiModel):
     dry_run: bool = False
     """Whether it is only shown, and has no part in `SLOMet`."""
 
+    @property
+    def component(self) -> str:
+        """The component that it is of; "" for one of all checks."""
+        return self.check.partition("/")[0]
+
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             cel="[has(self.atMost), has(self.atLeast), has(self.maxRegression)].exists_one(given, given)",

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from cos_controllers.api.probe import CheckStatus, ProbePhase, StackProbe, StackProbeStatus, UsageStatus
 from cos_controllers.api.stack import CosStack
-from cos_controllers.api.status import Condition, ConditionStatus, ConditionType, GateName, Verdict
-from cos_controllers.conditions import timestamp
+from cos_controllers.api.status import ConditionStatus, ConditionType, GateName, Verdict
+from cos_controllers.conditions import condition_of, timestamp
 from cos_controllers.k8s import Manifest
 from cos_controllers.probes.job import POD_SECONDS
 from cos_controllers.probes.order import Order
@@ -19,7 +19,7 @@ from cos_controllers.probes.seen import (
     components,
     end_of,
     order_for,
-    pods_of,
+    pods_of_job,
     report_in,
     why_it_ended,
     why_it_waits,
@@ -146,7 +146,7 @@ def running(probe: StackProbe, job: Manifest | None, seen: Seen, now: datetime) 
     """A probe that has started: it goes on, or has ended."""
     if seen.stack is None:
         return ended(probe, ProbePhase.ERROR, seen.why or "the stack has been deleted", now)
-    pods = pods_of(job, seen) if job else []
+    pods = pods_of_job(job, seen) if job else []
     if report := next(filter(None, map(report_in, pods)), ""):
         return _reported(probe, report, seen.stack, now)
     end = end_of(job) if job else None
@@ -204,16 +204,14 @@ def ended(probe: StackProbe, phase: ProbePhase, message: str, now: datetime) -> 
 
 def _with_condition(probe: StackProbe, status: StackProbeStatus, now: datetime) -> StackProbeStatus:
     done = status.completion_time is not None
-    condition = Condition(
-        type=ConditionType.COMPLETE.value,
-        status=ConditionStatus.TRUE if done else ConditionStatus.FALSE,
+    condition = condition_of(
+        probe.status.conditions,
+        ConditionType.COMPLETE,
+        ConditionStatus.TRUE if done else ConditionStatus.FALSE,
         reason=status.phase.value if done else NOT_YET,
         message=status.message,
-        observed_generation=probe.metadata.generation,
-        last_transition_time=timestamp(now),
+        generation=probe.metadata.generation,
+        now=now,
     )
-    before = next(iter(probe.status.conditions), None)
-    if before and before.status is condition.status:
-        condition = condition.model_copy(update={"last_transition_time": before.last_transition_time})
     update = {"conditions": [condition], "observed_generation": probe.metadata.generation}
     return status.model_copy(update=update)

@@ -25,7 +25,7 @@ from cos_controllers.probes.seen import (
     job_of,
     order_for,
     ordered,
-    pods_of,
+    pods_of_job,
     probe_of,
 )
 
@@ -74,7 +74,7 @@ def decide(seen: Seen, now: datetime) -> Plan:
     queue = [probe for probe in probes if not probe.status.start_time and not probe.status.completion_time]
     job = job_of(current, seen) if current else None
     over = [item for item in seen.jobs if item is not job]
-    loud = [item for item in over if not is_quiet(item, pods_of(item, seen))]
+    loud = [item for item in over if not is_quiet(item, pods_of_job(item, seen))]
     quiet = [item for item in over if item not in loud]
     statuses: dict[str, StackProbeStatus] = {}
     plan = Plan(suspend=tuple(_doomed(item) for item in loud if not item["spec"].get("suspend")))

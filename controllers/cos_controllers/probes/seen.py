@@ -78,7 +78,7 @@ def job_of(probe: StackProbe, seen: Seen) -> Manifest | None:
     return None
 
 
-def pods_of(job: Manifest, seen: Seen) -> list[Manifest]:
+def pods_of_job(job: Manifest, seen: Seen) -> list[Manifest]:
     """The pods of a Job."""
     uid = job["metadata"]["uid"]
     return [pod for pod in seen.pods if (controller_of(pod) or {}).get("uid") == uid]
