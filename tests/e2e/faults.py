@@ -107,13 +107,21 @@ def detect(cluster: Cluster, namespace: str, stack: str, fault: Fault, seconds: 
             when, rows = watching.until(lambda rows: not rows[fault.component]["ready"], began, seconds)
         finally:
             fault.heal(cluster, namespace)
+    if fault.kind == "kill":
+        # A container that was killed waits ever longer for its next start, up to five minutes; that of a new pod not.
+        _replace_pods(cluster, namespace, fault.component)
     cluster.wait_ready(stack, namespace)
-    _outlive_backoff(cluster, namespace, fault.component)
+    _settle(cluster, namespace, fault.component)
     return Detection(when - began, str(rows[fault.component]["reason"]))
 
 
-def _outlive_backoff(cluster: Cluster, namespace: str, component: str) -> None:
-    """Nothing of an earlier fault is left: the pod has been ready for as long as makes a revision good."""
+def _replace_pods(cluster: Cluster, namespace: str, component: str) -> None:
+    for pod in cluster.list("pods", namespace, f"cos.dev/component={component}"):
+        cluster.run("delete", "pod", pod["metadata"]["name"], "-n", namespace, "--grace-period=5")
+
+
+def _settle(cluster: Cluster, namespace: str, component: str) -> None:
+    """Nothing of an earlier fault is left: the pod has been ready for some seconds."""
 
     def settled() -> bool:
         found = cluster.list("pods", namespace, f"cos.dev/component={component}")
@@ -123,7 +131,7 @@ def _outlive_backoff(cluster: Cluster, namespace: str, component: str) -> None:
             for condition in pod["status"]["conditions"]
             if condition["type"] == "Ready" and condition["status"] == "True"
         ]
-        return len(since) == len(found) and all(
+        return 0 < len(since) == len(found) and all(
             time.time() - datetime.fromisoformat(moment).timestamp() > 3 for moment in since
         )
 
