@@ -61,11 +61,7 @@ class Prober:
 
         Raises `KubeError` and `Untidied` for what the queue shall try again.
         """
-        context = {"namespace": key.namespace, "stack": key.name}
-        with (
-            tracing.span("look after probes", **context),
-            structlog.contextvars.bound_contextvars(**context, **tracing.trace_id()),
-        ):
+        with tracing.run("look after probes", namespace=key.namespace, stack=key.name):
             try:
                 seen = await self._observe(key)
                 plan = decide(seen, self._now())

@@ -74,10 +74,7 @@ class Reconciler:
         result = "error"
         context = {"namespace": key.namespace, "stack": key.name, "reconcile": secrets.token_hex(4)}
         try:
-            with (
-                tracing.span("reconcile", **context),
-                structlog.contextvars.bound_contextvars(**context, **tracing.trace_id()),
-            ):
+            with tracing.run("reconcile", **context):
                 again = await self._reconcile(key)
             result = "ok"
         except NotLeader:

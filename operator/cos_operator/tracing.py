@@ -58,23 +58,29 @@ def configure(identity: str) -> Callable[[], None]:
         os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
         or os.environ.get("OTEL_TRACES_EXPORTER") == "none"
     )
-    if off or not any(map(os.environ.get, _ENDPOINTS)):
+    endpoint = _given(_ENDPOINTS)
+    if off or not endpoint:
         return lambda: None
     try:
         _require_http()
-        return _start(identity)
+        return _start(identity, endpoint)
     except Exception as error:  # noqa: BLE001 - whatever the SDK raises of a variable's value
         log.warning("no traces are sent: correct the OTEL_… variables", error=str(error))
         return lambda: None
 
 
 def _require_http() -> None:
-    chosen = next(filter(None, map(os.environ.get, _PROTOCOLS)), _PROTOCOL)
+    chosen = _given(_PROTOCOLS) or _PROTOCOL
     if chosen != _PROTOCOL:
         raise ValueError(f"{_PROTOCOLS[1]} is {chosen!r}: only {_PROTOCOL} is built in")
 
 
-def _start(identity: str) -> Callable[[], None]:
+def _given(variables: Sequence[str]) -> str:
+    """The value of the first of these variables that has one; "" if none has."""
+    return next(filter(None, map(os.environ.get, variables)), "")
+
+
+def _start(identity: str, endpoint: str) -> Callable[[], None]:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415 - only if it is wanted
         OTLPSpanExporter,
     )
@@ -117,8 +123,7 @@ def _start(identity: str) -> Callable[[], None]:
     provider.add_span_processor(BatchSpanProcessor(Counted()))
     trace.set_tracer_provider(provider)
     # No more of the address: some take their token as a part of it.
-    address = urlsplit(next(filter(None, map(os.environ.get, _ENDPOINTS)))).netloc.rpartition("@")[2]
-    log.info("traces are sent", to=address)
+    log.info("traces are sent", to=urlsplit(endpoint).netloc.rpartition("@")[2])
 
     def end() -> None:
         # It takes up to 30 s by itself; the thread ends with the process.
@@ -171,6 +176,13 @@ def span(name: str, **attributes: Value) -> Iterator[Span]:
             # Also one whose time was up: that is a cancellation, and the trace that is looked for most.
             opened.set_status(StatusCode.ERROR, redacted(f"{type(error).__name__}: {error}"))
             raise
+
+
+@contextmanager
+def run(name: str, **context: Value) -> Iterator[None]:
+    """A trace of its own around a block, whose log lines have the same context and the trace's id."""
+    with span(name, **context), structlog.contextvars.bound_contextvars(**context, **trace_id()):
+        yield
 
 
 @contextmanager

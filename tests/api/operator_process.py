@@ -99,6 +99,16 @@ def rules_of(rights: Sequence[Manifest], namespace: str, name: str = RELEASE) ->
     return rules
 
 
+def small_stack(namespace: str, name: str, **redis: Any) -> Manifest:
+    """A stack of one Redis whose pod no node takes."""
+    return {
+        "apiVersion": "cos.dev/v1alpha1",
+        "kind": "CosStack",
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": {"redis": {"scheduling": NOWHERE, **redis}},
+    }
+
+
 def apply_all(kubectl: Kubectl, objects: Sequence[Mapping[str, Any]]) -> None:
     """What a person does with a file of manifests."""
     listed = {"apiVersion": "v1", "kind": "List", "items": list(objects)}

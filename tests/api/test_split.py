@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 from audit_trail import AuditTrail
 from operator_process import (
-    NOWHERE,
     RELEASE,
     Account,
     Kubectl,
@@ -25,6 +24,7 @@ from operator_process import (
     chart_rights,
     create_accounts,
     eventually,
+    small_stack,
     token_of,
     write_kubeconfig,
 )
@@ -97,14 +97,7 @@ class Pair:
         return str(lease["spec"]["renewTime"])
 
     async def create_stack(self, name: str) -> None:
-        await self.kube.create(
-            {
-                "apiVersion": "cos.dev/v1alpha1",
-                "kind": "CosStack",
-                "metadata": {"namespace": self.namespace, "name": name},
-                "spec": {"redis": {"scheduling": NOWHERE}},
-            }
-        )
+        await self.kube.create(small_stack(self.namespace, name))
 
     async def served(self) -> set[str]:
         """Stacks whose last object has been written."""

@@ -46,13 +46,13 @@ class Amounts(NamedTuple):
 
 
 #: Data is written in so many parts, with a pause after each: as fast as can be is what applications notice most.
-PARTS = 10
+_PARTS = 10
 _PAUSE_SECONDS = 0.1
 
 
 def in_parts(amount: int) -> Iterator[tuple[int, int]]:
     """Where each part of `amount` things begins and ends, one after the other with pauses."""
-    size = -(-amount // PARTS)
+    size = -(-amount // _PARTS)
     for start in range(0, amount, size):
         yield start, min(start + size, amount)
         time.sleep(_PAUSE_SECONDS)
