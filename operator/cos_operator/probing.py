@@ -10,13 +10,14 @@ import structlog
 
 from cos_controllers.api.probe import ProbePhase, StackProbeStatus
 from cos_controllers.api.stack import CosStack
+from cos_controllers.jobs import is_without_pods
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import API_VERSION, LABEL_PROBED_STACK, SELECTOR_MANAGED, probes_selector
 from cos_controllers.observation import CheckTarget
 from cos_controllers.parsing import InvalidStack, parse_probes, parse_stack
 from cos_controllers.probes.life import ended
 from cos_controllers.probes.plan import Plan, decide
-from cos_controllers.probes.seen import Seen, is_without_pods
+from cos_controllers.probes.seen import Seen
 from cos_controllers.samples import measured_of
 from cos_operator import metrics, tracing
 from cos_operator.engines.base import TIDY_SECONDS, EngineClient, EngineError

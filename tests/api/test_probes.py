@@ -222,7 +222,7 @@ async def test_a_prober_that_breaks_down_is_an_error(scene: Scene, kubectl: Kube
         return found if "completionTime" in found else {}
 
     found = await eventually("it has ended", ended, 40)
-    assert (found["phase"], found["message"]) == ("Error", "the prober ended with Error (1): no room")
+    assert (found["phase"], found["message"]) == ("Error", "container probe ended with Error (1): no room")
 
 
 async def test_a_foreign_job_of_its_name_is_left_alone_and_named(scene: Scene) -> None:

@@ -10,20 +10,12 @@ from cos_controllers.api.probe import CheckStatus, ProbePhase, StackProbe, Stack
 from cos_controllers.api.stack import CosStack
 from cos_controllers.api.status import ConditionStatus, ConditionType, GateName, Verdict
 from cos_controllers.conditions import condition_of, timestamp
+from cos_controllers.jobs import POD_SECONDS, end_of, pods_of_job, report_in, why_it_ended, why_it_waits
 from cos_controllers.k8s import Manifest
-from cos_controllers.probes.job import POD_SECONDS
+from cos_controllers.probes.job import CONTAINER
 from cos_controllers.probes.order import Order
 from cos_controllers.probes.results import Report, UnreadableReport, decode, judged, usage, worst
-from cos_controllers.probes.seen import (
-    Seen,
-    components,
-    end_of,
-    order_for,
-    pods_of_job,
-    report_in,
-    why_it_ended,
-    why_it_waits,
-)
+from cos_controllers.probes.seen import Seen, components, order_for
 
 #: Reason of `Complete` while it is not so.
 NOT_YET = "NotYet"
@@ -146,8 +138,8 @@ def running(probe: StackProbe, job: Manifest | None, seen: Seen, now: datetime) 
     """A probe that has started: it goes on, or has ended."""
     if seen.stack is None:
         return ended(probe, ProbePhase.ERROR, seen.why or "the stack has been deleted", now)
-    pods = pods_of_job(job, seen) if job else []
-    if report := next(filter(None, map(report_in, pods)), ""):
+    pods = pods_of_job(job, seen.pods) if job else []
+    if report := next(filter(None, (report_in(pod, CONTAINER) for pod in pods)), ""):
         return _reported(probe, report, seen.stack, now)
     end = end_of(job) if job else None
     if end and (not pods or now - end.time >= timedelta(seconds=_REPORT_SECONDS)):

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from cos_controllers.api.probe import StackProbe, StackProbeStatus
 from cos_controllers.api.stack import CosStack
+from cos_controllers.jobs import Doomed, doomed, is_quiet, pods_of_job
 from cos_controllers.k8s import Manifest
 from cos_controllers.probes.automatic import due, superfluous, until_due
 from cos_controllers.probes.job import probe_job
@@ -21,23 +22,14 @@ from cos_controllers.probes.seen import (
     Seen,
     age,
     components,
-    is_quiet,
     job_of,
     order_for,
     ordered,
-    pods_of_job,
     probe_of,
 )
 
 #: Seconds until the next look while a probe waits or runs, if nothing is heard.
 _LOOK_AGAIN = 15.0
-
-
-class Doomed(NamedTuple):
-    """An object to stop or delete, if it is still this one."""
-
-    name: str
-    uid: str
 
 
 class Clearing(NamedTuple):
@@ -74,10 +66,10 @@ def decide(seen: Seen, now: datetime) -> Plan:
     queue = [probe for probe in probes if not probe.status.start_time and not probe.status.completion_time]
     job = job_of(current, seen) if current else None
     over = [item for item in seen.jobs if item is not job]
-    loud = [item for item in over if not is_quiet(item, pods_of_job(item, seen))]
+    loud = [item for item in over if not is_quiet(item, pods_of_job(item, seen.pods))]
     quiet = [item for item in over if item not in loud]
     statuses: dict[str, StackProbeStatus] = {}
-    plan = Plan(suspend=tuple(_doomed(item) for item in loud if not item["spec"].get("suspend")))
+    plan = Plan(suspend=tuple(doomed(item) for item in loud if not item["spec"].get("suspend")))
     if current:
         statuses[current.metadata.name] = running(current, job, seen, now)
         goes_on = statuses[current.metadata.name].completion_time is None
@@ -127,8 +119,4 @@ def _begun(probe: StackProbe, stack: CosStack, image: str) -> dict[str, Any]:
 
 def _clearing(job: Manifest, stack: CosStack, but: Collection[str]) -> Clearing:
     present = {row.name for row in stack.status.components}
-    return Clearing(_doomed(job), tuple(name for name in ordered(job) if name in present and name not in but))
-
-
-def _doomed(job: Manifest) -> Doomed:
-    return Doomed(job["metadata"]["name"], job["metadata"]["uid"])
+    return Clearing(doomed(job), tuple(name for name in ordered(job) if name in present and name not in but))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -13,9 +11,7 @@ from cos_controllers.api.probe import StackProbe
 from cos_controllers.api.stack import CosStack
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import LABEL_PROBE
-from cos_controllers.ownership import controller_of
 from cos_controllers.probes.checks import order_of
-from cos_controllers.probes.job import CONTAINER
 from cos_controllers.probes.order import ORDER, Order
 
 
@@ -35,13 +31,6 @@ class Seen:
     image: str = ""
     why: str = ""
     warnings: Mapping[str, str] = field(default_factory=dict)
-
-
-class End(NamedTuple):
-    """When a Job ended, and what it says of why."""
-
-    time: datetime
-    message: str
 
 
 def components(probe: StackProbe, stack: CosStack) -> list[str]:
@@ -78,38 +67,6 @@ def job_of(probe: StackProbe, seen: Seen) -> Manifest | None:
     return None
 
 
-def pods_of_job(job: Manifest, seen: Seen) -> list[Manifest]:
-    """The pods of a Job."""
-    uid = job["metadata"]["uid"]
-    return [pod for pod in seen.pods if (controller_of(pod) or {}).get("uid") == uid]
-
-
-def end_of(job: Manifest) -> End | None:
-    """The end of a Job; None while it goes on."""
-    for condition in (job.get("status") or {}).get("conditions") or ():
-        if condition["type"] in {"Complete", "Failed"} and condition["status"] == "True":
-            told = condition.get("message") or condition.get("reason") or ""
-            return End(datetime.fromisoformat(condition["lastTransitionTime"]), told)
-    return None
-
-
-def is_without_pods(job: Manifest, pods: Sequence[Manifest]) -> bool:
-    """Whether a Job goes on and nobody knows why it has no pods: admission may refuse them."""
-    uid = job["metadata"]["uid"]
-    return end_of(job) is None and not any((controller_of(pod) or {}).get("uid") == uid for pod in pods)
-
-
-def is_quiet(job: Manifest, pods: Sequence[Manifest]) -> bool:
-    """Whether no pod of a Job runs any more, and none will: there is one attempt."""
-    if end_of(job) or any((pod.get("status") or {}).get("phase") in {"Succeeded", "Failed"} for pod in pods):
-        return True
-    status = job.get("status") or {}
-    suspended = any(
-        item["type"] == "Suspended" and item["status"] == "True" for item in status.get("conditions") or ()
-    )
-    return suspended and not status.get("active") and not status.get("terminating")
-
-
 def ordered(job: Manifest) -> list[str]:
     """The components that a Job was to try."""
     container = job["spec"]["template"]["spec"]["containers"][0]
@@ -118,40 +75,3 @@ def ordered(job: Manifest) -> list[str]:
         return [subject.component for subject in Order.model_validate_json(order).subjects]
     except ValidationError:
         return []
-
-
-def report_in(pod: Manifest) -> str:
-    """The report of a prober that ended by itself; "" without one."""
-    for item in (pod.get("status") or {}).get("containerStatuses") or ():
-        ended = (item.get("state") or {}).get("terminated")
-        if item["name"] == CONTAINER and ended and ended.get("exitCode") == 0:
-            return str(ended.get("message") or "")
-    return ""
-
-
-def why_it_waits(pod: Manifest) -> str:
-    """What keeps a pod from running, in the words of scheduler and kubelet; "" if nothing does."""
-    status = pod.get("status") or {}
-    for condition in status.get("conditions") or ():
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return f"its pod waits: {condition.get('message') or condition.get('reason') or ''}"
-    for item in status.get("containerStatuses") or ():
-        waiting = (item.get("state") or {}).get("waiting") or {}
-        if waiting.get("reason") not in {None, "ContainerCreating"}:
-            return f"its pod waits: {waiting['reason']}: {waiting.get('message') or ''}"
-    return ""
-
-
-def why_it_ended(pods: Sequence[Manifest], end: End) -> str:
-    """Why a Job has no report, by its pods, else by itself."""
-    for pod in pods:
-        status = pod.get("status") or {}
-        for item in status.get("containerStatuses") or ():
-            ended = (item.get("state") or {}).get("terminated")
-            if ended and ended.get("exitCode"):
-                said = (ended.get("message") or "").strip()
-                why = f"{ended.get('reason') or 'Error'} ({ended['exitCode']})"
-                return f"the prober ended with {why}{': ' + said if said else ''}"
-        if status.get("reason"):
-            return f"its pod ended: {status['reason']}: {status.get('message') or ''}"
-    return f"its Job ended without a report: {end.message or 'its pod is gone'}"

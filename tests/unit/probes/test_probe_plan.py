@@ -125,8 +125,8 @@ def test_a_new_probe_of_a_deleted_ones_name_does_not_take_its_result() -> None:
 @pytest.mark.parametrize(
     ("code", "reason", "said", "told"),
     [
-        (137, "OOMKilled", "", "the prober ended with OOMKilled (137)"),
-        (1, "Error", "no order\n", "the prober ended with Error (1): no order"),
+        (137, "OOMKilled", "", "container probe ended with OOMKilled (137)"),
+        (1, "Error", "no order\n", "container probe ended with Error (1): no order"),
     ],
 )
 def test_a_prober_that_breaks_down_is_an_error_and_what_it_left_is_cleared(
