@@ -177,6 +177,42 @@ STACK = (
         "Of those that measured everything.",
         unit="s",
     ),
+    Panel(
+        "Age of the newest good copy",
+        [
+            (
+                "{{stack}} {{component}}",
+                f"time() - {_of_stacks('cos_backup_point_timestamp_seconds', 'component')}",
+            )
+        ],
+        "What would be lost if the volume were lost now.",
+        unit="s",
+    ),
+    Panel(
+        "Backups that ended",
+        [
+            (
+                "{{stack}} {{phase}}",
+                f"sum by (namespace, stack, phase) (increase(cos_backup_runs_total{{{_STACK}}}[1h]))",
+            )
+        ],
+        "By how they ended, in the hour before.",
+    ),
+    Panel(
+        "Size of the newest good copy",
+        [
+            ("{{stack}} {{component}} data", _of_stacks("cos_backup_bytes", "component")),
+            ("{{stack}} {{component}} stored", _of_stacks("cos_backup_stored_bytes", "component")),
+        ],
+        "Of the data, and of what it added to the repository.",
+        unit="bytes",
+    ),
+    Panel(
+        "Duration of the newest good copy",
+        [("{{stack}} {{component}}", _of_stacks("cos_backup_duration_seconds", "component"))],
+        "From the start of its Job until it was stored.",
+        unit="s",
+    ),
 )
 
 OPERATOR = (

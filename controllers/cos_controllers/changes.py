@@ -14,6 +14,7 @@ from cos_controllers.names import (
     ANNOTATION_FILES,
     ANNOTATION_TEMPLATE,
     LABEL_STACK_COMPONENT,
+    backup_secret,
     child_name,
     config_map,
     files_secret,
@@ -250,7 +251,9 @@ def _is_rendered_name(ref: Ref, obj: Manifest, stack: CosStack) -> bool:
     name = child_name(
         stack.metadata.name, (obj["metadata"].get("labels") or {}).get(LABEL_STACK_COMPONENT, "")
     )
-    return ref.name in {name, config_map(name), files_secret(name)}
+    return ref.name in {name, config_map(name), files_secret(name)} or (
+        ref.kind == "Secret" and ref.name == backup_secret(name)
+    )
 
 
 def revisions(learnt: History, known: History, stack: CosStack, snapshot: Snapshot) -> list[Apply]:

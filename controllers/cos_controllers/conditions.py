@@ -26,9 +26,14 @@ from cos_controllers.history import History
 from cos_controllers.names import app_secret
 from cos_controllers.objectives import Row
 from cos_controllers.observation import Problem, Ref
+from cos_controllers.protection import Protection
 from cos_controllers.samples import target
 from cos_controllers.wanted import Wanted
 
+#: Conditions that a person hears of when they turn false.
+_TOLD = frozenset({ConditionType.GATES_PASSED, ConditionType.SLO_MET, ConditionType.BACKUP_HEALTHY})
+#: Those that not every stack has.
+_OPTIONAL = (ConditionType.SLO_MET, ConditionType.BACKUP_HEALTHY)
 #: Characters of what a condition says of each objective: there may be dozens.
 _OBJECTIVE_LENGTH = 300
 
@@ -73,10 +78,7 @@ def turned(stack: CosStack, status: CosStackStatus) -> list[Notice]:
                 and turned_to is ConditionStatus.FALSE
                 and was is ConditionStatus.TRUE
             )
-            or (
-                condition.type in {ConditionType.GATES_PASSED, ConditionType.SLO_MET}
-                and turned_to is ConditionStatus.FALSE
-            )
+            or (condition.type in _TOLD and turned_to is ConditionStatus.FALSE)
         ):
             found.append(Notice("Warning", condition.reason, condition.message))
     return found
@@ -97,6 +99,7 @@ def build_status(
     assessments: Sequence[tuple[Wanted, Assessment]],
     judgements: Mapping[str, Sequence[Judgement]],
     objectives: Sequence[Row],
+    protected: Protection | None,
     retained: Sequence[RetainedVolume],
     history: History,
     now: datetime,
@@ -111,7 +114,9 @@ def build_status(
         observed_generation=stack.metadata.generation,
         revision=history.current.number,
         summary=f"{ready}/{len(assessments)}",
-        conditions=_conditions(stack, {w.component: a for w, a in assessments}, rows, objectives, now),
+        conditions=_conditions(
+            stack, {w.component: a for w, a in assessments}, rows, objectives, protected, now
+        ),
         components=rows,
         objectives=[_objective(stack, row, now) for row in objectives],
         retained=sorted(retained, key=lambda volume: volume.claim),
@@ -136,7 +141,7 @@ def refused_status(stack: CosStack, reason: Reason, message: str, now: datetime)
         for row in stack.status.components
     ]
     verdicts = {
-        **_slo_unknown(stack, reason, message),
+        **_others_unknown(stack, reason, message),
         ConditionType.AVAILABLE: (ConditionStatus.UNKNOWN, reason, message),
         ConditionType.READY: (ConditionStatus.FALSE, reason, message),
         ConditionType.RECONCILING: (ConditionStatus.FALSE, reason, ""),
@@ -197,15 +202,18 @@ def unknown_status(stack: CosStack, message: str, now: datetime) -> CosStackStat
         (ConditionType.READY, ConditionType.AVAILABLE, ConditionType.GATES_PASSED),
         (ConditionStatus.UNKNOWN, Reason.API_UNAVAILABLE, message),
     )
-    verdicts |= _slo_unknown(stack, Reason.API_UNAVAILABLE, message)
+    verdicts |= _others_unknown(stack, Reason.API_UNAVAILABLE, message)
     return with_verdicts(stack, stack.status, verdicts, now)
 
 
-def _slo_unknown(stack: CosStack, reason: Reason, message: str) -> Verdicts:
-    """Of objectives nobody knows anything either, if the stack has some."""
-    if not any(item.type == ConditionType.SLO_MET for item in stack.status.conditions):
-        return {}
-    return {ConditionType.SLO_MET: (ConditionStatus.UNKNOWN, reason, message)}
+def _others_unknown(
+    stack: CosStack, reason: Reason, message: str
+) -> dict[ConditionType, tuple[ConditionStatus, Reason, str]]:
+    """Of objectives and backups nobody knows anything either, if the stack has such conditions."""
+    has = {item.type for item in stack.status.conditions}
+    return dict.fromkeys(
+        (kind for kind in _OPTIONAL if kind in has), (ConditionStatus.UNKNOWN, reason, message)
+    )
 
 
 Verdicts = Mapping[ConditionType, tuple[ConditionStatus, Reason, str]]
@@ -272,6 +280,7 @@ def _conditions(
     found: Mapping[str, Assessment],
     rows: Sequence[ComponentStatus],
     objectives: Sequence[Row],
+    protected: Protection | None,
     now: datetime,
 ) -> list[Condition]:
     def verdict(bad: Mapping[str, Assessment], *, when_bad: bool) -> tuple[ConditionStatus, Reason, str]:
@@ -307,6 +316,8 @@ def _conditions(
         )
     if stack.spec.slo is not None:
         verdicts[ConditionType.SLO_MET] = _slo_met(objectives)
+    if protected is not None:
+        verdicts[ConditionType.BACKUP_HEALTHY] = protected
     return [_condition(stack, kind, *verdicts[kind], now) for kind in sorted(verdicts)]
 
 

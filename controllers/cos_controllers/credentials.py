@@ -17,11 +17,12 @@ class Login:
 
 @dataclass(frozen=True)
 class Credentials:
-    """The users of one instance: the operator's, the applications', and the kubelet probes'."""
+    """The users of one instance: the operator's, the applications', the kubelet probes', and that of backups if any."""
 
     admin: Login
     app: Login
     probe: Login
+    backup: Login | None = None
 
 
 def derive_password(secret: bytes, purpose: str) -> str:

@@ -25,6 +25,7 @@ from cos_controllers.k8s import (
     manifest,
 )
 from cos_controllers.ownership import controller_of, owner_reference
+from cos_controllers.pods import container_statuses
 
 #: uid and gid of the operator's image.
 OPERATOR_UID = 65532
@@ -178,7 +179,7 @@ def why_it_waits(pod: Manifest) -> str:
     for condition in status.get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             return f"its pod waits: {condition.get('message') or condition.get('reason') or ''}"
-    for item in _containers(status):
+    for item in container_statuses(pod):
         waiting = (item.get("state") or {}).get("waiting") or {}
         if waiting.get("reason") not in {None, "ContainerCreating", "PodInitializing"}:
             return f"its pod waits: {waiting['reason']}: {waiting.get('message') or ''}"
@@ -189,7 +190,7 @@ def why_it_ended(pods: Sequence[Manifest], end: End) -> str:
     """Why a Job has no report, by its pods, else by itself."""
     for pod in pods:
         status = pod.get("status") or {}
-        for item in _containers(status):
+        for item in container_statuses(pod):
             ended = (item.get("state") or {}).get("terminated")
             if ended and ended.get("exitCode"):
                 said = (ended.get("message") or "").strip()
@@ -198,8 +199,3 @@ def why_it_ended(pods: Sequence[Manifest], end: End) -> str:
         if status.get("reason"):
             return f"its pod ended: {status['reason']}: {status.get('message') or ''}"
     return f"its Job ended without a report: {end.message or 'its pod is gone'}"
-
-
-def _containers(status: Manifest) -> list[Manifest]:
-    """The statuses of a pod's containers, in the order in which they run."""
-    return [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]

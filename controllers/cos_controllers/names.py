@@ -38,6 +38,13 @@ ANNOTATION_FAILED = f"{GROUP}/failed"
 LABEL_PROBE = f"{GROUP}/probe"
 LABEL_PROBED_STACK = f"{GROUP}/probed-stack"
 
+#: On a Job that makes a backup and on its pods: its StackBackup, by name and by UID, and the stack.
+LABEL_BACKUP = f"{GROUP}/backup"
+LABEL_BACKUP_UID = f"{GROUP}/backup-uid"
+LABEL_BACKED_UP_STACK = f"{GROUP}/backed-up-stack"
+#: On the Secret with the generated key: anything but "" says that a copy of it is kept elsewhere.
+ANNOTATION_ESCROWED = f"{GROUP}/escrowed"
+
 #: Selects every object that the operator made, in all stacks.
 SELECTOR_MANAGED = f"{LABEL_MANAGED_BY}={MANAGER}"
 
@@ -60,6 +67,26 @@ def admin_secret(instance: str) -> str:
 def app_secret(instance: str) -> str:
     """Secret with the least-privilege credentials for applications (Service Binding layout)."""
     return f"{instance}-app"
+
+
+def backup_secret(instance: str) -> str:
+    """Secret with the credentials by which a backup reads an instance."""
+    return f"{instance}-backup"
+
+
+def backup_key_secret(stack: str) -> str:
+    """Secret with the generated key that encrypts a stack's backups."""
+    return f"{stack}-backup-key"
+
+
+def backup_claim(instance: str, repository: str) -> str:
+    """PersistentVolumeClaim with the backups of an instance in a repository of volumes."""
+    return f"{instance}-backup-{repository}"
+
+
+def backup_job(instance: str) -> str:
+    """Job that works on the data or the backups of an instance. One name, so that there is one at a time."""
+    return f"{instance}-backup"
 
 
 def config_map(instance: str) -> str:
@@ -106,6 +133,24 @@ def probe_labels(stack: str, probe: str) -> dict[str, str]:
 def probes_selector(stack: str) -> str:
     """Label selector for the Jobs that probe one stack (in its namespace), and for their pods."""
     return f"{SELECTOR_MANAGED},{LABEL_PROBED_STACK}={stack}"
+
+
+def backup_labels(stack: str, component: str, backup: str, uid: str) -> dict[str, str]:
+    """The labels of a Job that makes a backup and of its pods."""
+    return {
+        LABEL_MANAGED_BY: MANAGER,
+        LABEL_NAME: "cos-backup",
+        LABEL_PART_OF: stack,
+        LABEL_BACKED_UP_STACK: stack,
+        LABEL_STACK_COMPONENT: component,
+        LABEL_BACKUP: backup,
+        LABEL_BACKUP_UID: uid,
+    }
+
+
+def backups_selector(stack: str) -> str:
+    """Label selector for the Jobs that make backups of one stack (in its namespace), and for their pods."""
+    return f"{SELECTOR_MANAGED},{LABEL_BACKED_UP_STACK}={stack}"
 
 
 def selector_labels(stack: str, component: str, engine: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
+from cos_controllers.api.backup import StackBackup
 from cos_controllers.api.probe import StackProbe
 from cos_controllers.api.status import GateName, Reason
 from cos_controllers.credentials import Credentials
@@ -144,7 +145,8 @@ class Snapshot:
     `references`: Secrets that the spec names, by name; a missing one is absent here.
     `checks`: protocol answers by component; absent where no check was due.
     `facts`: what the pods that are ready were last found to be like, by component; absent if nobody has looked yet.
-    `probes`: of the stack; read only if it has objectives; None if they could not be.
+    `probes`: of the stack; read only if it has objectives; None if they could not be. `backups`: likewise, with
+    `spec.backup`.
     `warnings`: newest warning Event by object; read only while something is not ready.
     `logs`: the last lines of the log of an engine that is starting, by component.
     `entropy`: fresh random bytes (≥ 32) from which passwords of this pass derive, if any are needed.
@@ -155,6 +157,7 @@ class Snapshot:
     checks: Mapping[str, CheckResult] = field(default_factory=dict)
     facts: Mapping[str, Facts] = field(default_factory=dict)
     probes: Sequence[StackProbe] | None = ()
+    backups: Sequence[StackBackup] | None = ()
     warnings: Mapping[Ref, WarningEvent] = field(default_factory=dict)
     logs: Mapping[str, str] = field(default_factory=dict)
     entropy: bytes = b""

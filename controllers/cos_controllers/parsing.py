@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from pydantic import ValidationError
 
+from cos_controllers.api.backup import StackBackup
 from cos_controllers.api.metadata import Metadata
 from cos_controllers.api.probe import StackProbe
 from cos_controllers.api.stack import CosStack, CosStackSpec
@@ -47,6 +48,16 @@ def parse_probes(stack: str, items: Iterable[Manifest]) -> list[StackProbe]:
         if item["spec"]["stackRef"]["name"] == stack:
             with contextlib.suppress(ValidationError):
                 found.append(StackProbe.model_validate(item))
+    return found
+
+
+def parse_backups(stack: str, items: Iterable[Manifest]) -> list[StackBackup]:
+    """The backups of a stack among live objects. One that breaks a rule that is newer than it is left out."""
+    found = []
+    for item in items:
+        if item["spec"]["stackRef"]["name"] == stack:
+            with contextlib.suppress(ValidationError):
+                found.append(StackBackup.model_validate(item))
     return found
 
 

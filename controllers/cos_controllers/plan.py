@@ -19,6 +19,7 @@ from cos_controllers.objectives import judge_objectives
 from cos_controllers.observation import CheckTarget, Outcome, Ref, Snapshot, ref_of
 from cos_controllers.ownership import is_ours
 from cos_controllers.pods import is_pod_ready, pods_of, starting_container
+from cos_controllers.protection import protection
 from cos_controllers.resolve import Resolution, failing, references, resolve
 from cos_controllers.rollout import (
     Assessed,
@@ -158,6 +159,7 @@ def decide(stack: CosStack, resolution: Resolution, snapshot: Snapshot, now: dat
         assessed,
         judgements,
         objectives,
+        protection(stack, snapshot),
         _retained(resolution, stack, snapshot),
         learnt,
         now,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
-from cos_controllers.api.common import Images
+from cos_controllers.api.common import Images, Storage
 from cos_controllers.api.stack import CosStack, DeletionPolicy, StoreSpec
 from cos_controllers.api.status import CosStackStatus, Reason, Verdict
 from cos_controllers.components.assemble import assemble, encoded
@@ -20,7 +20,14 @@ from cos_controllers.credentials import Credentials, Login, derive_password
 from cos_controllers.history import History, Revision, read_history, spec_of
 from cos_controllers.images import version_of
 from cos_controllers.k8s import Manifest, V1ObjectMeta, V1Secret, manifest
-from cos_controllers.names import admin_secret, child_name, seed_secret, stack_labels
+from cos_controllers.names import (
+    admin_secret,
+    backup_claim,
+    backup_key_secret,
+    child_name,
+    seed_secret,
+    stack_labels,
+)
 from cos_controllers.observation import Problem, Ref, Snapshot, ref_of
 from cos_controllers.ownership import controller_of, is_ours, owner_reference
 from cos_controllers.parsing import in_words
@@ -29,6 +36,8 @@ from cos_controllers.volumes import asked_of_volume, current_claim, data_version
 from cos_controllers.wanted import Wanted, workload_ref
 
 SEED_KEY = "seed"
+#: Of a Secret: the key that encrypts backups.
+BACKUP_KEY = "key"
 #: Passwords that users bring: printable ASCII without spaces, which every engine's files and URIs can hold.
 _USABLE_PASSWORD = re.compile(r"^[!-~]{8,128}$")
 
@@ -75,7 +84,8 @@ def resolve(stack: CosStack, snapshot: Snapshot, held: Mapping[str, str] | None 
         for component in engine.instances(stack.spec)
     )
     needs_seed = any(wanted.instance and wanted.credentials for wanted in components)
-    return Resolution(components, (_seed_secret(stack, seed),) if needs_seed else (), history)
+    common = (_seed_secret(stack, seed), *_backup_key(stack, seed, snapshot)) if needs_seed else ()
+    return Resolution(components, common, history)
 
 
 def failing(status: CosStackStatus) -> frozenset[str]:
@@ -117,6 +127,33 @@ def _seed(stack: CosStack, snapshot: Snapshot) -> str:
     return snapshot.entropy.hex()
 
 
+def _backup_key(stack: CosStack, seed: str, snapshot: Snapshot) -> tuple[Manifest, ...]:
+    """The Secret with the generated key of backups, if one is needed and the name is free.
+
+    The key that is there stays, whatever the seed: backups that it encrypted outlive every stack. So the Secret has no
+    owner, under every policy.
+    """
+    if not stack.spec.backup or all(
+        item.encryption_key_secret_ref for item in stack.spec.backup.repositories
+    ):
+        return ()
+    name = backup_key_secret(stack.metadata.name)
+    live = snapshot.objects.get(Ref("Secret", name))
+    if live and not is_ours(live, stack):
+        return ()
+    key = secret_text(live, BACKUP_KEY) or derive_password(bytes.fromhex(seed), name)
+    secret = V1Secret(
+        api_version="v1",
+        kind="Secret",
+        metadata=V1ObjectMeta(
+            name=name, namespace=stack.metadata.namespace, labels=stack_labels(stack.metadata.name)
+        ),
+        type="Opaque",
+        data=encoded({BACKUP_KEY: key}),
+    )
+    return (manifest(secret),)
+
+
 def _seed_secret(stack: CosStack, seed: str) -> Manifest:
     retained = stack.spec.deletion_policy is DeletionPolicy.RETAIN
     secret = V1Secret(
@@ -135,7 +172,7 @@ def _seed_secret(stack: CosStack, seed: str) -> Manifest:
 
 
 def _credentials(
-    engine: Engine, name: str, spec: StoreSpec, seed: str, snapshot: Snapshot
+    engine: Engine, name: str, spec: StoreSpec, seed: str, snapshot: Snapshot, *, backed_up: bool
 ) -> Credentials | Problem | None:
     if engine.accounts is None:
         return None
@@ -163,6 +200,9 @@ def _credentials(
         admin=Login(engine.accounts.admin, generated("admin")),
         app=Login(engine.accounts.app, app),
         probe=Login(engine.accounts.probe, generated("probe")),
+        backup=Login(engine.accounts.backup, generated("backup"))
+        if engine.accounts.backup and backed_up
+        else None,
     )
 
 
@@ -244,8 +284,10 @@ def _resolve_one(stack: CosStack, snapshot: Snapshot, choice: _Choice, seed: str
     if wanted.blocker:
         return wanted
     credentials, storage, shortfall = None, None, None
+    backups: dict[str, Storage] = {}
     if isinstance(spec, StoreSpec):
-        found = _credentials(engine, name, spec, seed, snapshot)
+        backed_up = stack.spec.backup is not None
+        found = _credentials(engine, name, spec, seed, snapshot, backed_up=backed_up)
         if isinstance(found, Problem):
             return replace(wanted, blocker=found)
         credentials = found
@@ -253,6 +295,8 @@ def _resolve_one(stack: CosStack, snapshot: Snapshot, choice: _Choice, seed: str
             return replace(wanted, blocker=lost)
         live = snapshot.objects.get(Ref("PersistentVolumeClaim", claim))
         storage, shortfall = asked_of_volume(spec.storage, claim, live)
+        backups, refused = _backup_volumes(stack, engine, name, snapshot)
+        shortfall = shortfall or refused
     context = Context(
         name=name,
         component=wanted.component,
@@ -273,6 +317,7 @@ def _resolve_one(stack: CosStack, snapshot: Snapshot, choice: _Choice, seed: str
         storage=storage,
         data_version=data_version(claim, snapshot.objects),
         seed=seed,
+        backups=backups,
     )
     needed = [ref_of(obj) for obj in instance.objects]
     needed.append(Ref("ControllerRevision", history.current.name))
@@ -281,6 +326,22 @@ def _resolve_one(stack: CosStack, snapshot: Snapshot, choice: _Choice, seed: str
     if blocker := _conflict(needed, stack, snapshot.objects):
         return replace(wanted, blocker=blocker)
     return replace(wanted, credentials=credentials, instance=instance, shortfall=shortfall)
+
+
+def _backup_volumes(
+    stack: CosStack, engine: Engine, name: str, snapshot: Snapshot
+) -> tuple[dict[str, Storage], Problem | None]:
+    """What to ask of the volumes of an instance's backups, by claim, and the first thing that cannot be had."""
+    found: dict[str, Storage] = {}
+    problem = None
+    if stack.spec.backup and engine.accounts and engine.accounts.backup:
+        for repository in stack.spec.backup.repositories:
+            if repository.volume:
+                claim = backup_claim(name, repository.name)
+                live = snapshot.objects.get(Ref("PersistentVolumeClaim", claim))
+                found[claim], refused = asked_of_volume(repository.volume, claim, live)
+                problem = problem or refused
+    return found, problem
 
 
 def _is_left_over(live: Manifest, stack: CosStack) -> bool:

@@ -47,7 +47,7 @@ from cos_operator.kube_errors import (
 from cos_operator.kube_kinds import (
     CHILD_KINDS,
     KINDS,
-    PROBE_KINDS,
+    OPERATION_KINDS,
     WATCHED_KINDS,
     Kind,
     collection_path,
@@ -61,7 +61,7 @@ from cos_operator.writes import Writes
 __all__ = [
     "CHILD_KINDS",
     "KINDS",
-    "PROBE_KINDS",
+    "OPERATION_KINDS",
     "READ_TIMEOUT",
     "WATCHED_KINDS",
     "WRITE_TIMEOUT",
@@ -92,7 +92,7 @@ WRITE_TIMEOUT = 4.0
 #: Connections to the API server; more requests than this wait for one (within their timeout).
 _MAX_CONNECTIONS = 32
 #: Objects of one page. Stacks with their status are large (10 KB): a page takes 10 ms, in which nothing else is done.
-_PAGE_SIZES = {"CosStack": 100, "StackProbe": 100}
+_PAGE_SIZES = {"CosStack": 100, "StackProbe": 100, "StackBackup": 100}
 _PAGE_SIZE = 500
 #: Bytes of a log that are read at most.
 _LOG_BYTES = 16384

@@ -36,6 +36,7 @@ class Kind(NamedTuple):
 KINDS: Mapping[str, Kind] = {
     "CosStack": Kind(API_VERSION, "cosstacks"),
     "StackProbe": Kind(API_VERSION, "stackprobes"),
+    "StackBackup": Kind(API_VERSION, "stackbackups"),
     "Secret": Kind("v1", "secrets"),
     "ConfigMap": Kind("v1", "configmaps"),
     "Service": Kind("v1", "services"),
@@ -66,8 +67,8 @@ WATCHED_KINDS = (
     "Deployment",
     "PodDisruptionBudget",
 )
-#: Kinds whose changes are for those who look after probes.
-PROBE_KINDS = ("StackProbe", "Job")
+#: Kinds whose changes are for those who look after probes and backups.
+OPERATION_KINDS = ("StackProbe", "StackBackup", "Job")
 #: Kinds of which a stack has children. Nobody but the operator has a reason to touch a revision.
 CHILD_KINDS = (*WATCHED_KINDS, "ControllerRevision")
 

@@ -65,6 +65,20 @@ def probe() -> None:
 
 
 @app.command()
+def backup() -> None:
+    """Carry out the copy that COS_BACKUP_ORDER asks for, and report it. Run by the Job of a StackBackup."""
+    from cos_controllers.backups.order import ORDER, Order  # noqa: PLC0415 - only here: it takes a second
+    from cos_operator.backup.runner import run as run_backup  # noqa: PLC0415 - likewise
+
+    try:
+        order = Order.model_validate_json(os.environ.get(ORDER, ""))
+    except ValueError as error:
+        typer.echo(f"cos-operator: {ORDER} is not an order: {error}", err=True)
+        raise typer.Exit(2) from error
+    raise typer.Exit(run_backup(order))
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     typer.echo(installed("cos-operator"))

@@ -12,6 +12,7 @@ from cos_controllers.api.status import ConditionStatus, CosStackStatus, Verdict
 
 if TYPE_CHECKING:
     # The CLI's client counts requests too, and does without the models of Kubernetes.
+    from cos_controllers.api.backup import StackBackup
     from cos_controllers.api.probe import CheckStatus, StackProbe
     from cos_controllers.observation import Facts
 
@@ -195,6 +196,36 @@ PROBED_AT = Gauge(
     ("namespace", "stack"),
     registry=REGISTRY,
 )
+BACKUPS = Counter(
+    "cos_backup_runs_total",
+    "Backups of the stack that have ended, by phase.",
+    ("namespace", "stack", "phase"),
+    registry=REGISTRY,
+)
+BACKED_UP_AT = Gauge(
+    "cos_backup_point_timestamp_seconds",
+    "The moment of which the newest good copy of the component's data is, in seconds since 1970.",
+    ("namespace", "stack", "component"),
+    registry=REGISTRY,
+)
+BACKUP_BYTES = Gauge(
+    "cos_backup_bytes",
+    "Size of the data in the newest good copy of the component.",
+    ("namespace", "stack", "component"),
+    registry=REGISTRY,
+)
+BACKUP_STORED = Gauge(
+    "cos_backup_stored_bytes",
+    "What the newest good copy of the component added to its repository.",
+    ("namespace", "stack", "component"),
+    registry=REGISTRY,
+)
+BACKUP_SECONDS = Gauge(
+    "cos_backup_duration_seconds",
+    "How long the newest good copy of the component took.",
+    ("namespace", "stack", "component"),
+    registry=REGISTRY,
+)
 
 _DESCRIBED = (
     INFO,
@@ -226,7 +257,14 @@ _DESCRIBED = (
     PROBE_ERRORS,
     PROBE_GROWTH,
     PROBED_AT,
+    BACKUPS,
+    BACKED_UP_AT,
+    BACKUP_BYTES,
+    BACKUP_STORED,
+    BACKUP_SECONDS,
 )
+#: Conditions that a stack has only if its spec asks for them.
+_OPTIONAL_CONDITIONS = ("SLOMet", "BackupHealthy")
 #: Series of a stack that say how it is now.
 _OF_COMPONENTS = (COMPONENT_READY, COMPONENT_SERVING, COMPONENT_CHANGING)
 _OF_USAGE = (CONNECTIONS, CONNECTIONS_LIMIT, STORAGE, STORAGE_LIMIT)
@@ -251,12 +289,16 @@ _usages: dict[tuple[str, str], set[tuple[Gauge, str]]] = {}
 _objectives: dict[tuple[str, str], set[tuple[str, str]]] = {}
 #: The series of each stack that has probes, by metric and the labels beyond namespace and stack.
 _probed: dict[tuple[str, str], set[tuple[Gauge, tuple[str, ...]]]] = {}
+#: Likewise of each stack that has backups.
+_backed_up: dict[tuple[str, str], set[tuple[Gauge, tuple[str, ...]]]] = {}
 
 
 def set_stack(namespace: str, stack: str, status: CosStackStatus) -> None:
     """Record how a stack and its components are; series of what is no longer so go away."""
     for condition in status.conditions:
         STACK_CONDITION.labels(namespace, stack, condition.type).set(_BY_STATUS[condition.status])
+    for absent in set(_OPTIONAL_CONDITIONS) - {condition.type for condition in status.conditions}:
+        STACK_CONDITION.remove_by_labels({"namespace": namespace, "stack": stack, "type": absent})
     before = _rows.get((namespace, stack), {})
     rows = {row.name: row.reason for row in status.components}
     for component, reason in before.items():
@@ -285,9 +327,6 @@ def _set_objectives(namespace: str, stack: str, status: CosStackStatus) -> None:
     before = _objectives.get((namespace, stack), set())
     for gone in before - objectives.keys():
         OBJECTIVE.remove(namespace, stack, *gone)
-    if before and not objectives:
-        # The one condition that a stack has only if its spec asks for it.
-        STACK_CONDITION.remove(namespace, stack, "SLOMet")
     for labels, verdict in objectives.items():
         OBJECTIVE.labels(namespace, stack, *labels).set(_BY_VERDICT[verdict])
     _objectives[namespace, stack] = set(objectives)
@@ -329,13 +368,46 @@ def set_probes(namespace: str, stack: str, probes: Sequence[StackProbe]) -> None
                 found[PROBE_GROWTH, (row.name,)] = row.memory_growth_bytes
         if status.phase == "Successful" and status.completion_time:
             found[PROBED_AT, ()] = datetime.fromisoformat(status.completion_time).timestamp()
-    before = _probed.pop((namespace, stack), set())
-    for metric, labels in before - found.keys():
-        metric.remove(namespace, stack, *labels)
+    _replace(_probed, (namespace, stack), found)
+    if not probes:
+        _probed.pop((namespace, stack))
+
+
+def set_backups(namespace: str, stack: str, backups: Sequence[StackBackup]) -> None:
+    """Record the newest good copy of each component of a stack; all else goes away."""
+    good = [row for backup in backups for row in backup.status.components if row.phase == "Succeeded"]
+    found: dict[tuple[Gauge, tuple[str, ...]], float] = {}
+    for row in sorted(good, key=lambda row: row.point_in_time or ""):
+        if not (row.point_in_time and row.start_time and row.completion_time):
+            continue
+        began, ended = datetime.fromisoformat(row.start_time), datetime.fromisoformat(row.completion_time)
+        found |= {
+            (BACKED_UP_AT, (row.name,)): datetime.fromisoformat(row.point_in_time).timestamp(),
+            (BACKUP_BYTES, (row.name,)): row.bytes or 0,
+            (BACKUP_STORED, (row.name,)): row.stored_bytes or 0,
+            (BACKUP_SECONDS, (row.name,)): (ended - began).total_seconds(),
+        }
+    _replace(_backed_up, (namespace, stack), found)
+    if not backups:
+        _backed_up.pop((namespace, stack))
+
+
+def backed_up_stacks() -> frozenset[tuple[str, str]]:
+    """Namespace and name of every stack that has backups."""
+    return frozenset(_backed_up)
+
+
+def _replace(
+    known: dict[tuple[str, str], set[tuple[Gauge, tuple[str, ...]]]],
+    stack: tuple[str, str],
+    found: Mapping[tuple[Gauge, tuple[str, ...]], float],
+) -> None:
+    """Set the series of a stack, and take away those that it had and has no more."""
+    for metric, labels in known.get(stack, set()) - found.keys():
+        metric.remove(*stack, *labels)
     for (metric, labels), value in found.items():
-        metric.labels(namespace, stack, *labels).set(value)
-    if probes:
-        _probed[namespace, stack] = set(found)
+        metric.labels(*stack, *labels).set(value)
+    known[stack] = set(found)
 
 
 def _figures_of(check: CheckStatus) -> dict[tuple[Gauge, tuple[str, ...]], float]:
@@ -375,7 +447,7 @@ def remove_stack(namespace: str, stack: str) -> None:
     """Remove every series of a deleted stack. A stack without any is fine."""
     for known in (_rows, _gates, _usages, _objectives):
         known.pop((namespace, stack), None)
-    for metric in (*_PRESENT, ROLLBACKS, PROBES):
+    for metric in (*_PRESENT, ROLLBACKS, PROBES, BACKUPS):
         metric.remove_by_labels({"namespace": namespace, "stack": stack})
 
 

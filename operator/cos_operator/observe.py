@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 import structlog
 
+from cos_controllers.api.backup import StackBackup
 from cos_controllers.api.probe import StackProbe
 from cos_controllers.api.stack import CosStack
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import stack_selector
 from cos_controllers.observation import CheckTarget, Facts, Ref, Snapshot, WarningEvent, ref_of
-from cos_controllers.parsing import parse_probes
+from cos_controllers.parsing import parse_backups, parse_probes
 from cos_controllers.plan import LogSource, questions, wanted_refs
 from cos_controllers.resolve import Resolution, references, resolve
 from cos_operator.asking import Asker
@@ -56,7 +57,9 @@ async def observe(
     `known` says what those engines were last found to be like: to find that out takes longer than a look may.
     Raises `KubeError` if the API cannot be read; what an engine does never raises.
     """
-    named, probes = await asyncio.gather(_secrets(kube, stack), _probes(kube, stack))
+    named, probes, backups = await asyncio.gather(
+        _secrets(kube, stack), _probes(kube, stack), _backups(kube, stack)
+    )
     snapshot = Snapshot(objects=objects, references=named, entropy=secrets.token_bytes(_ENTROPY_BYTES))
     resolution = resolve(stack, snapshot)
     missing = wanted_refs(resolution) - set(objects)
@@ -67,7 +70,15 @@ async def observe(
     warnings = await _warnings(kube, stack, snapshot.objects) if asked.warnings else {}
     checks, logs = await asyncio.gather(asker.ask(asked.targets), _logs(kube, stack, asked.logs))
     facts = known(asked.targets)
-    found = replace(snapshot, probes=probes, warnings=warnings, checks=checks, facts=facts, logs=logs)
+    found = replace(
+        snapshot,
+        probes=probes,
+        backups=backups,
+        warnings=warnings,
+        checks=checks,
+        facts=facts,
+        logs=logs,
+    )
     return Observed(found, resolution)
 
 
@@ -95,6 +106,18 @@ async def _probes(kube: Kube, stack: CosStack) -> list[StackProbe] | None:
         log.warning("probes not read", error=str(error))
         return None
     return parse_probes(stack.metadata.name, found)
+
+
+async def _backups(kube: Kube, stack: CosStack) -> list[StackBackup] | None:
+    """Its backups, if it has repositories for them; None if they cannot be read."""
+    if stack.spec.backup is None:
+        return []
+    try:
+        found = await kube.list_known("StackBackup", stack.metadata.namespace, "")
+    except KubeError as error:
+        log.warning("backups not read", error=str(error))
+        return None
+    return parse_backups(stack.metadata.name, found)
 
 
 async def _secrets(kube: Kube, stack: CosStack) -> dict[str, Manifest]:

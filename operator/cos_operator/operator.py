@@ -13,11 +13,12 @@ import structlog
 from cos_controllers.api.stack import CosStack
 from cos_controllers.api.status import ConditionType, CosStackStatus
 from cos_operator import collector, fence, metrics
+from cos_operator.backing_up import BackupMaker, backed_up
 from cos_operator.echoes import Echoes
 from cos_operator.engines.base import EngineClient
-from cos_operator.engines.registry import CLIENTS
+from cos_operator.engines.registry import BACKUP_CLIENTS, CLIENTS
 from cos_operator.key import Key
-from cos_operator.kube import PROBE_KINDS, Kube
+from cos_operator.kube import Kube
 from cos_operator.lease import Elector
 from cos_operator.probing import Prober, probed
 from cos_operator.pulse import Pulse
@@ -28,8 +29,8 @@ from cos_operator.server import HealthServer, Verdict
 from cos_operator.settings import OperatorSettings
 from cos_operator.watch import Hint, Watcher
 
-#: Longest delay until what could not be done for a probe is tried again.
-_PROBE_RETRY_SECONDS = 30.0
+#: Longest delay until what could not be done for a probe or backup is tried again.
+_OPERATION_RETRY_SECONDS = 30.0
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -73,11 +74,18 @@ class Operator:
             settings.resync_seconds,
         )
         # Of their own: a run that waits for an engine must keep no stack waiting.
-        self._probes: WorkQueue[Key] = WorkQueue(cap=_PROBE_RETRY_SECONDS)
+        self._probes: WorkQueue[Key] = WorkQueue(cap=_OPERATION_RETRY_SECONDS)
         self._probe_resync: Resync[Key] = Resync(
             settings.namespaces or (None,),
             partial(probed, kube),
             self._probes.add,
+            settings.resync_seconds,
+        )
+        self._backups: WorkQueue[Key] = WorkQueue(cap=_OPERATION_RETRY_SECONDS)
+        self._backup_resync: Resync[Key] = Resync(
+            settings.namespaces or (None,),
+            partial(backed_up, kube),
+            self._backups.add,
             settings.resync_seconds,
         )
         self._settled: dict[Key, tuple[object, ...]] = {}
@@ -167,12 +175,21 @@ class Operator:
             self._settings.workers,
             self._settings.reconcile_timeout_seconds,
         )
+        back_up = self._backups.run(
+            BackupMaker(
+                self._kube, BACKUP_CLIENTS, pulse.targets, self._settings.probe_image, self._queue.add
+            ),
+            self._settings.workers,
+            self._settings.reconcile_timeout_seconds,
+        )
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._resync.run())
                 group.create_task(self._probe_resync.run())
+                group.create_task(self._backup_resync.run())
                 group.create_task(serve)
                 group.create_task(probe)
+                group.create_task(back_up)
                 group.create_task(pulse.run())
         finally:
             # Another process tells of the stacks from now on.
@@ -180,6 +197,8 @@ class Operator:
                 metrics.remove_stack(*key)
             for key in metrics.probed_stacks():
                 metrics.set_probes(*key, ())
+            for key in metrics.backed_up_stacks():
+                metrics.set_backups(*key, ())
 
     async def _stacks(self, namespace: str | None) -> dict[Key, bool]:
         """Every stack of a namespace, or of the cluster, and whether nobody has looked at its present spec yet."""
@@ -196,6 +215,7 @@ class Operator:
         """Look at everything: nobody knows what was missed."""
         self._resync.ask()
         self._probe_resync.ask()
+        self._backup_resync.ask()
 
     def _looked(self, key: Key, stack: CosStack, status: CosStackStatus) -> None:
         """A stack that is to be probed by itself, and has come to rest, or changed, may be due."""
@@ -214,8 +234,10 @@ class Operator:
         key = Key(hint.namespace, hint.stack)
         if self._leading:
             self._kube.versions.met(hint.kind, hint.version)
-            if hint.kind in PROBE_KINDS:
+            if hint.about == "StackProbe":
                 self._probes.add(key)
+            elif hint.about == "StackBackup":
+                self._backups.add(key)
             elif not self._echoes.is_echo(key, hint.state):
                 self._queue.add(key)
 

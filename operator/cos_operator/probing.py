@@ -9,12 +9,11 @@ from datetime import UTC, datetime
 import structlog
 
 from cos_controllers.api.probe import ProbePhase, StackProbeStatus
-from cos_controllers.api.stack import CosStack
 from cos_controllers.jobs import is_without_pods
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import API_VERSION, LABEL_PROBED_STACK, SELECTOR_MANAGED, probes_selector
 from cos_controllers.observation import CheckTarget
-from cos_controllers.parsing import InvalidStack, parse_probes, parse_stack
+from cos_controllers.parsing import parse_probes
 from cos_controllers.probes.life import ended
 from cos_controllers.probes.plan import Plan, decide
 from cos_controllers.probes.seen import Seen
@@ -24,6 +23,7 @@ from cos_operator.engines.base import TIDY_SECONDS, EngineClient, EngineError
 from cos_operator.key import Key
 from cos_operator.kube import AlreadyExists, Forbidden, Invalid, Kube, NotFound, PreconditionFailed
 from cos_operator.lease import NotLeader
+from cos_operator.operations import delete, job_warnings, usable
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -81,22 +81,10 @@ class Prober:
             self._kube.list("Job", key.namespace, selector),
             self._kube.list("Pod", key.namespace, selector),
         )
-        stack, why = _usable(raw)
+        stack, why = usable(raw)
         lonely = [job["metadata"]["uid"] for job in jobs if is_without_pods(job, pods)]
-        warnings = await self._warnings(key, lonely) if lonely else {}
+        warnings = await job_warnings(self._kube, key.namespace, lonely)
         return Seen(stack, parse_probes(key.name, probes), jobs, pods, self._image, why, warnings)
-
-    async def _warnings(self, key: Key, uids: Collection[str]) -> dict[str, str]:
-        """The newest warning about each of these objects, in words."""
-        events = await self._kube.list(
-            "Event", key.namespace, field_selector="type=Warning,involvedObject.kind=Job"
-        )
-        events.sort(key=lambda item: item.get("lastTimestamp") or item.get("eventTime") or "")
-        return {
-            event["involvedObject"]["uid"]: f"{event.get('reason') or ''}: {event.get('message') or ''}"
-            for event in events
-            if event["involvedObject"].get("uid") in uids
-        }
 
     async def _execute(self, key: Key, seen: Seen, plan: Plan) -> float | None:
         versions = {probe.metadata.name: probe.metadata.resource_version for probe in seen.probes}
@@ -110,12 +98,12 @@ class Prober:
         for job, components in plan.clear:
             left = await self._tidy(key, components)
             if not left:
-                await self._delete("Job", key, job.name, job.uid)
+                await delete(self._kube, "Job", key.namespace, job)
             problems += left
         if plan.create:
             await self._create(plan.create)
-        for name, uid in plan.probes:
-            await self._delete("StackProbe", key, name, uid)
+        for probe in plan.probes:
+            await delete(self._kube, "StackProbe", key.namespace, probe)
         if problems:
             raise Untidied("; ".join(problems))
         return plan.again
@@ -214,13 +202,6 @@ class Prober:
             return
         log.info("probe created", probe=probe["metadata"]["name"])
 
-    async def _delete(self, kind: str, key: Key, name: str, uid: str) -> None:
-        try:
-            await self._kube.delete(kind, key.namespace, name, uid=uid)
-        except PreconditionFailed:
-            return
-        log.info("deleted", kind=kind, object=name)
-
 
 async def probed(kube: Kube, namespace: str | None) -> dict[Key, bool]:
     """Stacks of a namespace, or of the cluster, that have probes, or a Job of one that is gone."""
@@ -245,15 +226,3 @@ def _in_brief(probe: Manifest) -> Manifest:
         "spec": {"stackRef": probe["spec"]["stackRef"]},
         "status": {"completionTime": status.get("completionTime")},
     }
-
-
-def _usable(raw: Manifest | None) -> tuple[CosStack | None, str]:
-    """The stack; None, and why, if nothing can be done with it."""
-    if raw is None:
-        return None, ""
-    if raw["metadata"].get("deletionTimestamp"):
-        return None, "the stack is being deleted"
-    try:
-        return parse_stack(raw), ""
-    except InvalidStack as error:
-        return None, f"the stack's spec cannot be used: {error}"

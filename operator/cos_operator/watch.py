@@ -14,16 +14,23 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import aiohttp
 import kopf
 import structlog
 
-from cos_controllers.names import GROUP, LABEL_PROBED_STACK, LABEL_STACK, SELECTOR_MANAGED
+from cos_controllers.names import (
+    GROUP,
+    LABEL_BACKED_UP_STACK,
+    LABEL_PROBED_STACK,
+    LABEL_STACK,
+    SELECTOR_MANAGED,
+)
 from cos_operator import metrics
 from cos_operator.echoes import state
-from cos_operator.kube import KINDS, PROBE_KINDS, WATCHED_KINDS, Endpoint, Forbidden, Kube, KubeError
+from cos_operator.kube import KINDS, OPERATION_KINDS, WATCHED_KINDS, Endpoint, Forbidden, Kube, KubeError
 from cos_operator.watch_streams import Streams
 
 log = structlog.stdlib.get_logger(__name__)
@@ -40,13 +47,15 @@ _END_LIMIT, _LEFTOVER_LIMIT, _LEFTOVER_INTERVAL, _STOP_LIMIT = 3.0, 3.0, 0.05, 8
 class Hint(NamedTuple):
     """What an event tells: an object of this kind and resource version has something new about a stack.
 
-    `state` is that of `echoes.state` if the object is the stack itself.
+    `about`: the kind of those who are to look: of the stack itself, or of its probes or backups. `state` is that of
+    `echoes.state` if the object is the stack itself.
     """
 
     kind: str
     namespace: str
     stack: str
     version: str
+    about: str = STACK_KIND
     state: str = ""
 
 
@@ -90,7 +99,7 @@ class _NoProgress(kopf.ProgressStorage):
 
 
 class Watcher:
-    """Watches all stacks, their children and their probes, in `namespaces` or, if there are none, in the whole cluster.
+    """Watches all stacks, their children, probes and backups: in `namespaces`, or without any in the whole cluster.
 
     `kubeconfig` and `context` as for `Kube.connect`. It needs the rights to list and watch, no others.
     """
@@ -102,7 +111,7 @@ class Watcher:
         self._kubeconfig = kubeconfig
         self._context = context
         self._streams = Streams(
-            (STACK_KIND, *WATCHED_KINDS, *PROBE_KINDS), self._namespaces, self._hand_over_gap
+            (STACK_KIND, *WATCHED_KINDS, *OPERATION_KINDS), self._namespaces, self._hand_over_gap
         )
         self._thread = threading.Thread(target=self._supervise, name="watch", daemon=True)
         self._stopping = threading.Event()
@@ -280,17 +289,26 @@ class Watcher:
         self._register(registry, STACK_KIND, lambda event: event["name"])
         for kind in WATCHED_KINDS:
             self._register(registry, kind, lambda event: event["labels"].get(LABEL_STACK))
-        self._register(registry, "StackProbe", lambda event: event["spec"].get("stackRef", {}).get("name"))
-        self._register(registry, "Job", lambda event: event["labels"].get(LABEL_PROBED_STACK))
+        for about, label in (("StackProbe", LABEL_PROBED_STACK), ("StackBackup", LABEL_BACKED_UP_STACK)):
+            self._register(registry, about, _stack_referred_to, about)
+            self._register(registry, "Job", partial(_labelled, label), about)
         return registry
 
     def _register(
-        self, registry: kopf.OperatorRegistry, kind: str, stack_of: Callable[[Mapping[str, Any]], str | None]
+        self,
+        registry: kopf.OperatorRegistry,
+        kind: str,
+        stack_of: Callable[[Mapping[str, Any]], str | None],
+        about: str = STACK_KIND,
     ) -> None:
         resource = KINDS[kind]
 
         @kopf.on.event(
-            group=resource.group, version=resource.version, plural=resource.plural, id=kind, registry=registry
+            group=resource.group,
+            version=resource.version,
+            plural=resource.plural,
+            id=f"{kind} about {about}",
+            registry=registry,
         )
         async def hint(**event: Any) -> None:
             stack = stack_of(event)
@@ -300,7 +318,19 @@ class Watcher:
             metadata, status = obj["metadata"], obj.get("status") or {}
             shown = state(metadata, status) if kind == STACK_KIND and event["type"] != "DELETED" else ""
             version = metadata.get("resourceVersion", "")
-            self._hand_over(Hint(kind, metadata["namespace"], stack, version, shown))
+            self._hand_over(Hint(kind, metadata["namespace"], stack, version, about, shown))
+
+
+def _labelled(label: str, event: Mapping[str, Any]) -> str | None:
+    """The stack that a label names."""
+    found: str | None = event["labels"].get(label)
+    return found
+
+
+def _stack_referred_to(event: Mapping[str, Any]) -> str | None:
+    """The stack that a probe or a backup is of."""
+    found: str | None = event["spec"].get("stackRef", {}).get("name")
+    return found
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:

@@ -14,11 +14,11 @@ import pytest
 from cos_controllers.names import API_VERSION, object_labels, probe_labels
 from cos_operator import metrics, watch
 from cos_operator.echoes import state
-from cos_operator.kube import KINDS, PROBE_KINDS, WATCHED_KINDS, Kind, Kube
+from cos_operator.kube import KINDS, OPERATION_KINDS, WATCHED_KINDS, Kind, Kube
 from cos_operator.watch import Hint, Watcher
 
 Manifest = dict[str, Any]
-EVERY_KIND = ("CosStack", *WATCHED_KINDS, *PROBE_KINDS)
+EVERY_KIND = ("CosStack", *WATCHED_KINDS, *OPERATION_KINDS)
 Kubectl = Callable[..., str]
 
 

@@ -56,6 +56,17 @@ class LocalReference(ApiModel):
     )
 
 
+#: A component as its row in the status of a stack is named.
+ComponentName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
+
+
+class StackReference(ApiModel):
+    """A stack of the same namespace."""
+
+    name: Annotated[str, Field(min_length=1, max_length=MAX_STACK_NAME)]
+    """Name of the `CosStack`."""
+
+
 class Images(ApiModel):
     """Where images come from."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from cos_controllers.api.backup import StackBackup, StackBackupSpec, StackBackupStatus
 from cos_controllers.api.model import ApiModel
 from cos_controllers.api.probe import StackProbe, StackProbeSpec, StackProbeStatus
 from cos_controllers.api.stack import CosStack, CosStackSpec
@@ -27,7 +28,7 @@ _DROPPED = frozenset({"title", "additionalProperties", "discriminator"})
 class _Kind:
     """A kind of ours: its models, and how `kubectl` shows it."""
 
-    model: type[CosStack | StackProbe]
+    model: type[CosStack | StackProbe | StackBackup]
     spec: type[ApiModel]
     status: type[ApiModel]
     short_name: str
@@ -55,6 +56,7 @@ _KINDS = (
             _column("Reason", _condition("Ready", "reason")),
             _column("Gates", _condition("GatesPassed", "status"), wide=True),
             _column("SLO", _condition("SLOMet", "status"), wide=True),
+            _column("Backup", _condition("BackupHealthy", "status"), wide=True),
             _column("Message", _condition("Ready", "message"), wide=True),
             _AGE,
         ),
@@ -68,6 +70,20 @@ _KINDS = (
             _column("Stack", ".spec.stackRef.name"),
             _column("Phase", ".status.phase"),
             _column("Revision", ".status.stackRevision", kind="integer", wide=True),
+            _column("Message", ".status.message"),
+            _AGE,
+        ),
+    ),
+    _Kind(
+        StackBackup,
+        StackBackupSpec,
+        StackBackupStatus,
+        "cosbackup",
+        (
+            _column("Stack", ".spec.stackRef.name"),
+            _column("Phase", ".status.phase"),
+            _column("Repository", ".status.repository"),
+            _column("Skew", ".status.skewSeconds", kind="integer", wide=True),
             _column("Message", ".status.message"),
             _AGE,
         ),

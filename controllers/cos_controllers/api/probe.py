@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from cos_controllers.api.common import MAX_STACK_NAME, ResourceList, Resources
+from cos_controllers.api.common import ComponentName, ResourceList, Resources, StackReference
 from cos_controllers.api.metadata import Metadata
 from cos_controllers.api.model import ApiModel, Rule
 from cos_controllers.api.status import Condition
@@ -17,8 +17,6 @@ MAX_PROBE_NAME = 52
 
 #: As many as have room in a Job's report beside eight databases.
 MAX_ROUTES = 4
-
-ComponentName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
 
 
 class Load(StrEnum):
@@ -53,13 +51,6 @@ class ProbeSettings(ApiModel):
         requests=ResourceList(cpu="100m", memory="96Mi"), limits=ResourceList(memory="256Mi")
     )
     """Compute resources of the Job. A limit of CPU makes measurements `Inconclusive` where it is reached."""
-
-
-class StackReference(ApiModel):
-    """A stack of the same namespace."""
-
-    name: Annotated[str, Field(min_length=1, max_length=MAX_STACK_NAME)]
-    """Name of the `CosStack`."""
 
 
 class StackProbeSpec(ProbeSettings):

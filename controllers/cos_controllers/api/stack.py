@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from cos_controllers.api import reserved
+from cos_controllers.api.backup import Backup
 from cos_controllers.api.common import (
     IMAGE_FORM,
     MAX_STACK_NAME,
@@ -381,6 +382,8 @@ class CosStackSpec(ApiModel):
     """Where images come from."""
     probes: Probes = Probes()
     """When load is made to measure the stack: `StackProbe` objects that the operator creates by itself."""
+    backup: Backup | None = None
+    """Where backups are kept. What is backed up, and when, `StackBackup` objects say."""
     slo: Slo | None = None
     """What the stack is to reach, by what its probes measure. `slo: {}` asks for what a COS stack is to reach."""
     postgres: Annotated[

@@ -33,8 +33,11 @@ class ConditionType(StrEnum):
     """Every gate of every component passes. It decides neither Ready nor Available."""
     SLO_MET = "SLOMet"
     """Every objective of `spec.slo` is met; absent without that."""
+    BACKUP_HEALTHY = "BackupHealthy"
+    """Every component that can be backed up has a good copy, and the newest attempt succeeded; absent without
+    `spec.backup`."""
     COMPLETE = "Complete"
-    """Of a `StackProbe`: it has ended, in whatever phase."""
+    """Of a `StackProbe` or `StackBackup`: it has ended, in whatever phase."""
 
 
 class Verdict(StrEnum):
@@ -149,6 +152,17 @@ class Reason(StrEnum):
     """An objective of `spec.slo` is missed in too many of the newest measurements: the message has the figures."""
     OBJECTIVE_UNKNOWN = "ObjectiveUnknown"
     """No objective is missed, and of one it is not known: the message says why."""
+    BACKED_UP = "BackedUp"
+    """Every component that can be backed up has a good copy."""
+    NOT_BACKED_UP = "NotBackedUp"
+    """A component has no good copy: create a `StackBackup`. The message names it."""
+    BACKUP_FAILED = "BackupFailed"
+    """The newest copy of a component failed: the message says why."""
+    BACKUP_UNKNOWN = "BackupUnknown"
+    """The backups of the stack could not be read."""
+    KEY_NOT_ESCROWED = "KeyNotEscrowed"
+    """The key that encrypts the backups was generated and is nowhere else: keep a copy outside of the cluster, and say
+    so by the command in the message."""
 
 
 class Condition(ApiModel):
@@ -277,7 +291,7 @@ class CosStackStatus(ApiModel):
     conditions: Annotated[
         list[Condition], Field(max_length=16, json_schema_extra={"x-list-map-keys": ["type"]})
     ] = []
-    """Ready, Available, Reconciling, Stalled, GatesPassed and, with `spec.slo`, SLOMet."""
+    """Ready, Available, Reconciling, Stalled, GatesPassed; SLOMet with `spec.slo`, BackupHealthy with `spec.backup`."""
     components: Annotated[
         list[ComponentStatus], Field(max_length=16, json_schema_extra={"x-list-map-keys": ["name"]})
     ] = []

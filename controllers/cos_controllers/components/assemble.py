@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from cos_controllers.api.common import Storage
 from cos_controllers.api.stack import DeletionPolicy
@@ -66,6 +67,7 @@ from cos_controllers.names import (
     ANNOTATION_TEMPLATE,
     admin_secret,
     app_secret,
+    backup_secret,
     config_map,
     files_secret,
     object_labels,
@@ -96,11 +98,13 @@ def assemble(
     storage: Storage | None = None,
     data_version: str = "",
     seed: str = "",
+    backups: Mapping[str, Storage] = MappingProxyType({}),
 ) -> Instance:
     """Render all objects of one instance, its pod marked with `revision`.
 
     `storage` is what to ask of its data volume (None without data), `data_version` what has been on it. `seed` is
-    kept beside the administrator's credentials, so that the loss of the stack's seed Secret is no loss.
+    kept beside the administrator's credentials, so that the loss of the stack's seed Secret is no loss. `backups`: what
+    to ask of the volumes of its backups, by their claims.
     """
     blueprint = engine.render(context)
     parts = _Assembly(engine, context, owner, blueprint, revision)
@@ -111,12 +115,15 @@ def assemble(
             parts.credentials(admin_secret(context.name), context.credentials.admin, {"seed": seed}),
             parts.credentials(app_secret(context.name), context.credentials.app),
         ]
+        if context.credentials.backup:
+            objects.append(parts.backup_login(context.credentials.backup))
     if blueprint.config:
         objects.append(parts.config())
     if blueprint.files:
         objects.append(parts.files())
     if storage:
         objects.append(parts.claim(storage, data_version))
+    objects += [parts.backup_claim(name, asked) for name, asked in backups.items()]
     objects.append(parts.service())
     if blueprint.replicas is not None and blueprint.replicas > 1:
         objects.append(parts.disruption_budget())
@@ -147,6 +154,19 @@ def binding(engine: Engine, context: Context, login: Login) -> dict[str, str]:
         "uri": engine.uri(context.host, login),
     }
     return content | ({"database": accounts.database} if accounts and accounts.database else {})
+
+
+def _claim(metadata: V1ObjectMeta, storage: Storage) -> V1PersistentVolumeClaim:
+    return V1PersistentVolumeClaim(
+        api_version="v1",
+        kind="PersistentVolumeClaim",
+        metadata=metadata,
+        spec=V1PersistentVolumeClaimSpec(
+            access_modes=["ReadWriteOnce"],
+            storage_class_name=storage.storage_class_name,
+            resources=V1VolumeResourceRequirements(requests={"storage": storage.size}),
+        ),
+    )
 
 
 class _Assembly:
@@ -230,15 +250,19 @@ class _Assembly:
 
     def claim(self, storage: Storage, data_version: str) -> V1PersistentVolumeClaim:
         held = {ANNOTATION_DATA_VERSION: data_version} if data_version else None
-        return V1PersistentVolumeClaim(
+        return _claim(self._meta(self._context.claim, data=True, annotations=held), storage)
+
+    def backup_claim(self, name: str, storage: Storage) -> V1PersistentVolumeClaim:
+        """Without an owner under every policy: what is kept for the day on which the stack is lost goes with nobody."""
+        return _claim(self._meta(name).model_copy(update={"owner_references": None}), storage)
+
+    def backup_login(self, login: Login) -> V1Secret:
+        return V1Secret(
             api_version="v1",
-            kind="PersistentVolumeClaim",
-            metadata=self._meta(self._context.claim, data=True, annotations=held),
-            spec=V1PersistentVolumeClaimSpec(
-                access_modes=["ReadWriteOnce"],
-                storage_class_name=storage.storage_class_name,
-                resources=V1VolumeResourceRequirements(requests={"storage": storage.size}),
-            ),
+            kind="Secret",
+            metadata=self._meta(backup_secret(self._context.name)),
+            type="kubernetes.io/basic-auth",
+            data=encoded({"username": login.username, "password": login.password}),
         )
 
     def service(self) -> V1Service:

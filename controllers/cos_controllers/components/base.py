@@ -18,12 +18,16 @@ from cos_controllers.observation import Expectation
 
 @dataclass(frozen=True)
 class Accounts:
-    """User names of an engine. `database` is the application's own, where the engine has such."""
+    """User names of an engine. `database` is the application's own, where the engine has such.
+
+    `backup`: the user that reads all data for a backup, and may do nothing else; "" where none is needed.
+    """
 
     admin: str
     app: str
     probe: str
     database: str = ""
+    backup: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,19 @@ class Blueprint:
     expected: Expectation = field(default_factory=Expectation)
 
 
+@dataclass(frozen=True)
+class Dump:
+    """How a copy of an engine's data comes to a folder.
+
+    `container`: of the engine's own image, so of its version. It writes the data into the folder `$DATA`, and what
+    there is to know of it to the file `$FACTS` (see `backups.report.Facts`); it logs in as `Accounts.backup` by the
+    files `username` and `password` in `$LOGIN`. `size`: what the data may take, a quantity.
+    """
+
+    container: V1Container
+    size: str
+
+
 class Engine(Protocol):
     """An engine: names, facts and the renderer. Implementations are stateless."""
 
@@ -145,3 +162,13 @@ class Engine(Protocol):
 
     def render(self, context: Context) -> Blueprint:
         """The particular parts of one instance."""
+
+
+class Dumper(Protocol):
+    """An engine of which there are backups."""
+
+    def dump(self, host: str, spec: EngineSpec, limit: int) -> Dump:
+        """How to copy the data of the instance that serves at `host`.
+
+        `limit`: seconds within which the container ends by itself.
+        """

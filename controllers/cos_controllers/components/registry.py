@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from cos_controllers.components.base import Engine
+from collections.abc import Mapping
+
+from cos_controllers.components.base import Dumper, Engine
 from cos_controllers.components.elasticsearch import Elasticsearch
 from cos_controllers.components.neo4j import Neo4j
 from cos_controllers.components.postgres import Postgres
@@ -11,3 +13,6 @@ from cos_controllers.components.traefik import Traefik
 
 #: In the order of status rows, and in which components are restarted when several are due.
 ENGINES: tuple[Engine, ...] = (Postgres(), Redis(), Elasticsearch(), Neo4j(), Traefik())
+
+#: The engines of which there are backups, by kind.
+DUMPERS: Mapping[str, Dumper] = {"redis": Redis()}

@@ -41,6 +41,16 @@ class Asked(Protocol):
         """Ask as the application would, within `CHECK_SECONDS`. Never raises for what an engine does."""
 
 
+class BackupClient(Protocol):
+    """Client of an engine of which there are backups."""
+
+    async def admit_backup(self, target: CheckTarget) -> None:
+        """See to it that the backup user can log in. Idempotent; ends within `PROVISION_SECONDS`.
+
+        Raises `EngineError` if it cannot yet.
+        """
+
+
 class EngineClient(Asked, Protocol):
     """Client of one engine. Implementations are stateless and open their own short connections."""
 

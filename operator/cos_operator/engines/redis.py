@@ -123,6 +123,21 @@ class RedisClient:
         except (exceptions.RedisError, OSError) as error:
             raise EngineError(f"ACL LOAD failed: {error}") from error
 
+    async def admit_backup(self, target: CheckTarget) -> None:
+        """Log in as the backup user; one that is not known yet is, once the server has read its ACL file again."""
+        assert target.credentials  # noqa: S101 - Redis has accounts
+        if target.credentials.backup is None:
+            raise EngineError("there is no backup user: the stack has no spec.backup")
+        try:
+            if await _is_known(target, target.credentials.backup):
+                return
+            await self.provision(target)
+            if await _is_known(target, target.credentials.backup):
+                return
+        except (exceptions.RedisError, OSError) as error:
+            raise EngineError(f"the backup user could not be tried: {error}") from error
+        raise EngineError("the backup user is not in the mounted ACL file yet")
+
     async def tidy(self, target: CheckTarget) -> None:
         """The keys, whose names are known."""
         assert target.credentials  # noqa: S101 - Redis has accounts
@@ -131,6 +146,15 @@ class RedisClient:
                 await client.unlink(*map(redis_key, range(REDIS_KEYS)))
         except (exceptions.RedisError, OSError) as error:
             raise EngineError(f"UNLINK failed: {error}") from error
+
+
+async def _is_known(target: CheckTarget, login: Login) -> bool:
+    """Whether a user can log in who may do nothing that could be asked instead."""
+    try:
+        async with _client(target, login, PROVISION_SECONDS / 4):
+            return True  # it has connected and logged in
+    except exceptions.AuthenticationError:
+        return False
 
 
 async def _configuration(client: Redis, expected: Mapping[str, str]) -> dict[str, str] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cos_operator.engines.base import EngineClient
+from cos_operator.engines.base import BackupClient, EngineClient
 from cos_operator.engines.elasticsearch import ElasticsearchClient
 from cos_operator.engines.neo4j import Neo4jClient
 from cos_operator.engines.postgres import PostgresClient
@@ -18,3 +18,6 @@ CLIENTS: Mapping[str, EngineClient] = {
     "elasticsearch": ElasticsearchClient(),
     "neo4j": Neo4jClient(),
 }
+
+#: Of those of which there are backups.
+BACKUP_CLIENTS: Mapping[str, BackupClient] = {"redis": RedisClient()}

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from cos_controllers.changes import PRUNED_KINDS
-from cos_operator.kube_kinds import KINDS, PROBE_KINDS
+from cos_operator.kube_kinds import KINDS, OPERATION_KINDS
 from cos_operator.observe import CHILD_KINDS
 from cos_operator.settings import OperatorSettings
 
@@ -146,15 +146,18 @@ def test_rights_are_those_that_the_operator_uses() -> None:
     assert verbs["cosstacks/status"] == {"patch"}
     assert verbs["stackprobes/status"] == {"patch"}
     assert not verbs["stackprobes"] & {"update", "patch"}, "a spec is the user's"
+    assert verbs["stackbackups"] == {"list", "watch"}, "a spec is the user's, and so is what is kept"
+    assert verbs["stackbackups/status"] == {"patch"}
     own = {
         "cosstacks",
         "cosstacks/status",
         "cosstacks/finalizers",
         "stackprobes/status",
+        "stackbackups/status",
         "events",
         "pods/log",
     }
-    assert set(verbs) - own == {plural[kind] for kind in (*CHILD_KINDS, *PROBE_KINDS)}
+    assert set(verbs) - own == {plural[kind] for kind in (*CHILD_KINDS, *OPERATION_KINDS)}
 
 
 def test_no_rule_is_wider_than_named_resources() -> None:

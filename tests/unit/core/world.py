@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
 
+from cos_controllers.api.backup import StackBackup
 from cos_controllers.api.probe import StackProbe
 from cos_controllers.api.stack import CosStack
 from cos_controllers.changes import Apply, Delete
@@ -104,6 +105,7 @@ class World:
     image_prefix: str = ""
     facts: dict[str, Facts] = field(default_factory=dict)
     probes: list[StackProbe] = field(default_factory=list)
+    backups: list[StackBackup] | None = field(default_factory=list)
     logs: dict[str, str] = field(default_factory=dict)
     warnings: dict[Ref, WarningEvent] = field(default_factory=dict)
     now: datetime = START
@@ -132,6 +134,7 @@ class World:
             checks=checks,
             facts={name: facts for name, facts in self.facts.items() if name in components},
             probes=self.probes,
+            backups=self.backups,
             warnings=self.warnings,
             logs=self.logs,
             entropy=next(self._serial).to_bytes(32, "big"),

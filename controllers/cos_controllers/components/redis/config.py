@@ -105,10 +105,13 @@ def users_acl(credentials: Credentials) -> str:
     Applications get every command but the administrative and dangerous ones (CONFIG, FLUSHALL, KEYS, …), and of
     those INFO and SORT, which client libraries use.
     """
+    # As a replica would, and nothing else: no command, no channel.
+    backup = [_user(credentials.backup, "resetchannels -@all +sync +replconf")] if credentials.backup else []
     return lines(
         [
             _user(credentials.app, "~* &* +@all -@admin -@dangerous +info +sort +sort_ro"),
             _user(credentials.admin, "~* &* +@all"),
             _user(credentials.probe, "resetchannels -@all +ping +info +hello"),
+            *backup,
         ]
     )

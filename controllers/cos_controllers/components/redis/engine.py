@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from cos_controllers.api.stack import CosStackSpec, RedisSpec
+from cos_controllers.api.stack import CosStackSpec, EngineSpec, RedisSpec
 from cos_controllers.api.status import GateName
 from cos_controllers.components.base import (
     CONFIG_VOLUME,
@@ -16,10 +16,13 @@ from cos_controllers.components.base import (
     Accounts,
     Blueprint,
     Context,
+    Dump,
     Port,
 )
 from cos_controllers.components.parts import (
+    env,
     liveness_probe,
+    memory_limit_mib,
     mount,
     readiness_probe,
     requirements,
@@ -34,6 +37,7 @@ from cos_controllers.components.redis.config import (
     reported,
     users_acl,
 )
+from cos_controllers.components.redis.dump import DUMP_SCRIPT
 from cos_controllers.components.versions import is_older
 from cos_controllers.credentials import Login
 from cos_controllers.hashing import digest
@@ -46,7 +50,7 @@ PORT = 6379
 #: uid and gid of `redis` in the official image.
 REDIS_UID = 999
 
-ACCOUNTS = Accounts(admin="cos-admin", app="default", probe="cos-probe", database="0")
+ACCOUNTS = Accounts(admin="cos-admin", app="default", probe="cos-probe", database="0", backup="cos-backup")
 
 
 @dataclass(frozen=True)
@@ -129,3 +133,12 @@ class Redis:
                 configuration=reported(spec, marker),
             ),
         )
+
+    def dump(self, host: str, spec: EngineSpec, limit: int) -> Dump:
+        """A file of the server's memory takes no more than that."""
+        container = V1Container(
+            name="dump",
+            command=["bash", "-c", DUMP_SCRIPT],
+            env=env(HOST=host, PORT=str(PORT), LIMIT=str(limit)),
+        )
+        return Dump(container, f"{memory_limit_mib(spec.resources)}Mi")

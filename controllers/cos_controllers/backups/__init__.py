@@ -1,0 +1,1 @@
+"""Backups: what becomes of `StackBackup` objects, and the Jobs that copy data into repositories."""

@@ -1,0 +1,175 @@
+"""Whether the copies of a backup can begin, and the Jobs that make them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from cos_controllers.api.backup import Repository, StackBackup
+from cos_controllers.api.stack import CosStack, StoreSpec
+from cos_controllers.backups.job import job_of_copy, key_secret, location, path_of
+from cos_controllers.backups.order import Order
+from cos_controllers.backups.seen import Seen, holder, repository_of
+from cos_controllers.components.base import Engine
+from cos_controllers.components.registry import DUMPERS, ENGINES
+from cos_controllers.conditions import previous_row
+from cos_controllers.k8s import Manifest
+from cos_controllers.names import backup_job, child_name
+from cos_controllers.observation import Ref
+from cos_controllers.pods import claim_of
+from cos_controllers.resolve import BACKUP_KEY
+
+#: Characters of a key that is worth the name.
+_LEAST_KEY = 16
+#: Nobody has told the operator which image copies.
+NO_IMAGE = "the operator does not know its own image: set COS_PROBE_IMAGE to it (the chart does)"
+#: As restic, the AWS tools and most other operators name them.
+S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+
+
+class Begin(NamedTuple):
+    """A Job to create, once the engine lets its backup user in."""
+
+    component: str
+    job: Manifest
+
+
+class Obstacle(NamedTuple):
+    """Why nothing can be copied; `lasting` if only another backup could."""
+
+    message: str
+    lasting: bool = False
+
+
+class _Waits(Exception):
+    """A copy cannot begin yet, for the reason in the message."""
+
+
+def obstacle_to(backup: StackBackup, seen: Seen) -> Obstacle | None:
+    """Why nobody can say what is to be copied."""
+    stack = seen.stack
+    if stack is None:
+        return Obstacle(seen.why or f"there is no CosStack {backup.spec.stack_ref.name} in this namespace")
+    if stack.spec.backup is None:
+        return Obstacle("the stack has no spec.backup: name a repository there")
+    if mistake := _mistake(backup, stack) or ("" if seen.image else NO_IMAGE):
+        return Obstacle(mistake, lasting=True)
+    return None
+
+
+def chosen(backup: StackBackup, stack: CosStack) -> list[str]:
+    """The components to copy."""
+    return [
+        name
+        for name, engine in _stores(stack).items()
+        if engine in DUMPERS and (not backup.spec.components or name in backup.spec.components)
+    ]
+
+
+def beginning(backup: StackBackup, component: str, seen: Seen) -> Begin | str:
+    """The Job of a copy, or why it cannot be made yet."""
+    if seen.stack is None:
+        return seen.why or "the stack has been deleted"
+    try:
+        return Begin(component, _job(backup, component, seen.stack, seen))
+    except _Waits as why:
+        return str(why)
+
+
+def _mistake(backup: StackBackup, stack: CosStack) -> str:
+    """What the spec asks for that the stack does not have."""
+    if repository_of(backup, stack) is None:
+        known = ", ".join(item.name for item in stack.spec.backup.repositories) if stack.spec.backup else ""
+        return f"spec.repository: the stack has no repository {backup.spec.repository}; it has {known}"
+    stores = _stores(stack)
+    if unknown := sorted(set(backup.spec.components) - set(stores)):
+        return f"spec.components: the stack has no data of {', '.join(unknown)}; it has {', '.join(stores)}"
+    if without := sorted(name for name in backup.spec.components if stores[name] not in DUMPERS):
+        return f"spec.components: this version makes no backups of {', '.join(without)}"
+    if not chosen(backup, stack):
+        return "the stack has no component that this version makes backups of"
+    return ""
+
+
+def _stores(stack: CosStack) -> dict[str, str]:
+    """The engine of each component that has data."""
+    return {
+        component: engine.kind
+        for engine in ENGINES
+        for component, spec in engine.instances(stack.spec).items()
+        if isinstance(spec, StoreSpec)
+    }
+
+
+def _job(backup: StackBackup, component: str, stack: CosStack, seen: Seen) -> Manifest:
+    """The Job of a copy. Raises `_Waits`."""
+    repository = repository_of(backup, stack)
+    if repository is None or stack.spec.backup is None:
+        raise _Waits("the stack no longer has the repository")
+    engine = _engine_of(component, stack)
+    instance = child_name(stack.metadata.name, component)
+    if busy := holder(backup_job(instance), seen):
+        raise _Waits(f"waits until {busy} has ended: one copy of a component is made at a time")
+    if missing := _missing(repository, stack, seen):
+        raise _Waits(missing)
+    row = previous_row(stack, component)
+    workload = seen.objects.get(Ref("StatefulSet", instance))
+    if row is None or row.serving_since is None or workload is None:
+        raise _Waits(f"waits until {component} serves")
+    template = workload["spec"]["template"]
+    claim = seen.objects.get(Ref("PersistentVolumeClaim", claim_of(template) or ""))
+    if claim is None:
+        raise _Waits(f"waits until the volume of {component} is there")
+    lineage, limit = claim["metadata"]["uid"], backup.spec.active_deadline_seconds
+    path = path_of(stack, component, lineage)
+    order = Order(
+        namespace=stack.metadata.namespace,
+        stack=stack.metadata.name,
+        component=component,
+        engine=engine.kind,
+        lineage=lineage,
+        backup=backup.metadata.name,
+        repository=location(repository, path),
+        path=path,
+        region=repository.s3.region if repository.s3 else "",
+        limit=limit,
+    )
+    host = f"{instance}.{stack.metadata.namespace}.svc"
+    dump = DUMPERS[engine.kind].dump(host, engine.instances(stack.spec)[component], limit)
+    images = template["spec"]["containers"][0]["image"], seen.image
+    return job_of_copy(stack, backup, repository, order, dump, images, stack.spec.backup.resources)
+
+
+def _engine_of(component: str, stack: CosStack) -> Engine:
+    """The engine of a component. Raises `_Waits` if the stack does not have it any more."""
+    for engine in ENGINES:
+        if engine.kind in DUMPERS and component in engine.instances(stack.spec):
+            return engine
+    raise _Waits("the stack no longer has the component")
+
+
+def _missing(repository: Repository, stack: CosStack, seen: Seen) -> str:
+    """What a repository needs and has not, in words that name the fix."""
+    return _missing_key(repository, stack, seen) or _missing_credentials(repository, seen)
+
+
+def _missing_key(repository: Repository, stack: CosStack, seen: Seen) -> str:
+    name = key_secret(stack, repository)
+    held = seen.secrets.get(name)
+    if held is None and repository.encryption_key_secret_ref is None:
+        return f"waits for Secret {name} with the generated key: if one exists, it is not the operator's: remove it"
+    if held is None:
+        return f"Secret {name} (encryptionKeySecretRef) does not exist: create it with a key {BACKUP_KEY}"
+    if held.get(BACKUP_KEY, 0) < _LEAST_KEY:
+        return f"Secret {name} needs a key {BACKUP_KEY} of at least {_LEAST_KEY} characters"
+    return ""
+
+
+def _missing_credentials(repository: Repository, seen: Seen) -> str:
+    if repository.s3 is None:
+        return ""
+    name = repository.s3.credentials_secret_ref.name
+    held = seen.secrets.get(name)
+    if held is None:
+        return f"Secret {name} (credentialsSecretRef) does not exist: create it with {' and '.join(S3_KEYS)}"
+    lacks = [key for key in S3_KEYS if not held.get(key)]
+    return f"Secret {name} (credentialsSecretRef) lacks {' and '.join(lacks)}" if lacks else ""

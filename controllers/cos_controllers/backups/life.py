@@ -1,0 +1,240 @@
+"""The status of one backup and of its copies: they wait, run, or have ended. Times move only when something does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from pydantic import ValidationError
+
+from cos_controllers.api.backup import BackupPhase, CopyStatus, StackBackup, StackBackupStatus
+from cos_controllers.api.status import ConditionStatus, ConditionType
+from cos_controllers.backups.begin import Begin, beginning, chosen, obstacle_to
+from cos_controllers.backups.job import CONTAINER
+from cos_controllers.backups.order import Order
+from cos_controllers.backups.report import Report
+from cos_controllers.backups.seen import Seen, job_of, repository_of
+from cos_controllers.conditions import condition_of, timestamp
+from cos_controllers.jobs import POD_SECONDS, end_of, pods_of_job, report_in, why_it_ended, why_it_waits
+from cos_controllers.k8s import Manifest
+
+#: Reason of `Complete` while it is not so.
+NOT_YET = "NotYet"
+#: A Job that has ended without a report: what its pod says may come a moment later.
+_REPORT_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Step:
+    """What becomes of one backup: its status, and the Jobs that it begins."""
+
+    status: StackBackupStatus
+    begin: tuple[Begin, ...] = ()
+
+
+def step(backup: StackBackup, seen: Seen, now: datetime) -> Step:
+    """The next step of a backup that has not ended."""
+    rows = list(backup.status.components)
+    obstacle = None
+    if not rows:
+        obstacle = obstacle_to(backup, seen)
+        if obstacle is None and seen.stack:
+            rows = [CopyStatus(name=name) for name in chosen(backup, seen.stack)]
+    if obstacle:
+        if obstacle.lasting:
+            return Step(ended(backup, obstacle.message, now))
+        if late := _late(backup, now):
+            return Step(ended(backup, f"{late}: {obstacle.message}", now))
+        update = {"phase": BackupPhase.PENDING, "message": obstacle.message[:1024]}
+        return Step(_with_condition(backup, backup.status.model_copy(update=update), now))
+    begin: list[Begin] = []
+    found = [_row(backup, row, seen, begin, now) for row in rows]
+    return Step(_summed_up(backup, found, seen, now), tuple(begin))
+
+
+def ended(backup: StackBackup, message: str, now: datetime) -> StackBackupStatus:
+    """A backup that has failed before any copy began."""
+    update = {
+        "phase": BackupPhase.FAILED,
+        "message": message[:1024],
+        "completion_time": timestamp(now),
+    }
+    return _with_condition(backup, backup.status.model_copy(update=update), now)
+
+
+def _late(backup: StackBackup, now: datetime) -> str:
+    """Whether the time in which copies must have begun is over, in words."""
+    limit = backup.spec.starting_deadline_seconds
+    created = datetime.fromisoformat(backup.metadata.creation_timestamp)
+    over = now - created >= timedelta(seconds=limit)
+    return f"not begun within {limit} s (startingDeadlineSeconds)" if over else ""
+
+
+def _row(backup: StackBackup, row: CopyStatus, seen: Seen, begin: list[Begin], now: datetime) -> CopyStatus:
+    """A copy one step on; one that can begin is added to `begin`."""
+    if row.completion_time:
+        return row
+    job = job_of(backup, row.name, seen)
+    if row.start_time or job:
+        return _running(backup, row, job, seen, now)
+    found = beginning(backup, row.name, seen)
+    if isinstance(found, Begin):
+        begin.append(found)
+        message = "its Job is made once the engine lets its backup user in"
+    else:
+        message = found
+    if late := _late(backup, now):
+        begin[:] = [item for item in begin if item is not found]
+        return _failed(row, f"{late}: {message}", now)
+    return row.model_copy(update={"message": message[:1024]})
+
+
+def _running(
+    backup: StackBackup, row: CopyStatus, job: Manifest | None, seen: Seen, now: datetime
+) -> CopyStatus:
+    """A copy whose Job has been made: it goes on, or has ended."""
+    if job is None:
+        return _failed(row, seen.why or "its Job is gone", now)
+    order = _order_in(job)
+    update = {
+        "phase": BackupPhase.RUNNING,
+        "start_time": row.start_time or job["metadata"]["creationTimestamp"],
+        "message": "",
+        "lineage": order.lineage if order else "",
+        "path": order.path if order else "",
+    }
+    row = row.model_copy(update=update)
+    pods = pods_of_job(job, seen.pods)
+    if text := next(filter(None, (report_in(pod, CONTAINER) for pod in pods)), ""):
+        return _reported(row, text, now)
+    end = end_of(job)
+    if end and (not pods or now - end.time >= timedelta(seconds=_REPORT_SECONDS)):
+        return _failed(row, why_it_ended(pods, end), now)
+    refused = seen.warnings.get(job["metadata"]["uid"], "") if not pods else ""
+    waits = next(filter(None, map(why_it_waits, pods)), refused)
+    # Each of its two containers has the limit for itself.
+    limit = 2 * (backup.spec.active_deadline_seconds + POD_SECONDS)
+    began = datetime.fromisoformat(row.start_time or timestamp(now))
+    if now - began >= timedelta(seconds=limit):
+        return _failed(row, f"its Job has not ended within {limit} s{': ' + waits if waits else ''}", now)
+    progress = seen.progress.get(job["metadata"]["uid"])
+    return row.model_copy(
+        update={
+            "message": waits[:1024],
+            "percent": progress.percent if progress else None,
+            "remaining_seconds": progress.remaining if progress else None,
+            "bytes": progress.total if progress else None,
+        }
+    )
+
+
+def _order_in(job: Manifest) -> Order | None:
+    """What a Job was told to do."""
+    for container in job["spec"]["template"]["spec"]["containers"]:
+        for item in container.get("env") or ():
+            try:
+                return Order.model_validate_json(item.get("value") or "")
+            except ValidationError:
+                continue
+    return None
+
+
+def _reported(row: CopyStatus, text: str, now: datetime) -> CopyStatus:
+    """The end of a copy that is in the repository."""
+    try:
+        report = Report.model_validate_json(text)
+    except ValidationError as error:
+        return _failed(row, f"its report cannot be read: {error.errors()[0]['msg']}", now)
+    return row.model_copy(
+        update={
+            "phase": BackupPhase.SUCCEEDED,
+            "message": "",
+            "completion_time": timestamp(now),
+            "snapshot": report.snapshot,
+            "engine_version": report.facts.version,
+            "point_in_time": timestamp(datetime.fromtimestamp(report.facts.moment, tz=UTC)),
+            "bytes": report.facts.bytes,
+            "stored_bytes": report.stored,
+            "entries": report.facts.entries,
+            "sha256": report.facts.sha256,
+            "key_fingerprint": report.key,
+            "percent": None,
+            "remaining_seconds": None,
+        }
+    )
+
+
+def _failed(row: CopyStatus, message: str, now: datetime) -> CopyStatus:
+    update = {
+        "phase": BackupPhase.FAILED,
+        "message": message[:1024],
+        "completion_time": timestamp(now),
+        "percent": None,
+        "remaining_seconds": None,
+    }
+    return row.model_copy(update=update)
+
+
+def _summed_up(
+    backup: StackBackup, rows: Sequence[CopyStatus], seen: Seen, now: datetime
+) -> StackBackupStatus:
+    """The status of a backup by its rows."""
+    stored = backup.status
+    begun = [row.start_time for row in rows if row.start_time]
+    repository = repository_of(backup, seen.stack) if seen.stack else None
+    status = stored.model_copy(
+        update={
+            "components": list(rows),
+            "repository": stored.repository or (repository.name if repository else ""),
+            "start_time": min(begun, default=None),
+            "stack_revision": seen.stack.status.revision
+            if seen.stack and begun and not stored.start_time
+            else stored.stack_revision,
+        }
+    )
+    failed = [row for row in rows if row.phase is BackupPhase.FAILED]
+    if all(row.completion_time for row in rows):
+        moments = [datetime.fromisoformat(row.point_in_time) for row in rows if row.point_in_time]
+        skew = round((max(moments) - min(moments)).total_seconds()) if moments else None
+        told = "; ".join(f"{row.name}: {row.message}" for row in failed)
+        update = {
+            "phase": BackupPhase.FAILED if failed else BackupPhase.SUCCEEDED,
+            "message": (told or _all_copied(rows, skew))[:1024],
+            "completion_time": timestamp(now),
+            "skew_seconds": None if failed else skew,
+        }
+    else:
+        update = {
+            "phase": BackupPhase.RUNNING if begun else BackupPhase.PENDING,
+            "message": "; ".join(_told(row) for row in rows)[:1024],
+        }
+    return _with_condition(backup, status.model_copy(update=update), now)
+
+
+def _all_copied(rows: Sequence[CopyStatus], skew: int | None) -> str:
+    count = f"{len(rows)} component{'s' if len(rows) > 1 else ''} copied"
+    return f"{count}, {skew} s between the first and the last moment" if len(rows) > 1 else count
+
+
+def _told(row: CopyStatus) -> str:
+    """A copy in words."""
+    if row.completion_time or row.message:
+        return f"{row.name}: {row.message or 'copied'}"
+    left = f", about {row.remaining_seconds} s left" if row.remaining_seconds is not None else ""
+    return f"{row.name}: {'is dumped' if row.percent is None else f'{row.percent} % stored'}{left}"
+
+
+def _with_condition(backup: StackBackup, status: StackBackupStatus, now: datetime) -> StackBackupStatus:
+    done = status.completion_time is not None
+    condition = condition_of(
+        backup.status.conditions,
+        ConditionType.COMPLETE,
+        ConditionStatus.TRUE if done else ConditionStatus.FALSE,
+        reason=status.phase.value if done else NOT_YET,
+        message=status.message,
+        generation=backup.metadata.generation,
+        now=now,
+    )
+    update = {"conditions": [condition], "observed_generation": backup.metadata.generation}
+    return status.model_copy(update=update)

@@ -1,0 +1,40 @@
+"""What a backup's Job is given. The program in it loads this, and no Kubernetes client."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+#: Environment variable with the order.
+ORDER = "COS_BACKUP_ORDER"
+
+#: Where the Job's volumes are mounted: what is copied on its way, the encryption key (file `key`), the keys of the
+#: credentials of S3 as files, and a repository that is a volume.
+WORK_DIR = "/work"
+KEY_DIR = "/key"
+CREDENTIALS_DIR = "/credentials"
+REPOSITORY_DIR = "/repository"
+
+#: What the engine's container leaves: a folder of data, and the file that says what there is to know of it.
+DATA_DIR = f"{WORK_DIR}/data"
+FACTS_FILE = f"{WORK_DIR}/facts.json"
+
+
+class Order(BaseModel):
+    """Copy `DATA_DIR` into a repository of restic.
+
+    `lineage`: UID of the volume that the data is of. `repository`: as restic is told it; `path`: the part of it that
+    belongs to this lineage. `region`: of S3. `limit`: seconds after which it gives up.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    namespace: str
+    stack: str
+    component: str
+    engine: str
+    lineage: str
+    backup: str
+    repository: str
+    path: str
+    region: str = ""
+    limit: int

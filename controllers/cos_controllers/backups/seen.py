@@ -1,0 +1,85 @@
+"""What was read of one stack's backups, and how to read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cos_controllers.api.backup import Repository, StackBackup
+from cos_controllers.api.stack import CosStack
+from cos_controllers.backups.job import key_secret
+from cos_controllers.backups.report import Progress
+from cos_controllers.k8s import Manifest
+from cos_controllers.names import LABEL_BACKUP, LABEL_BACKUP_UID, LABEL_STACK_COMPONENT
+from cos_controllers.observation import Ref
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Everything that was read of one stack's backups.
+
+    `stack` is None if there is none, or it is being deleted, or its spec cannot be used (`why`). `jobs` and `pods`
+    carry `LABEL_BACKED_UP_STACK`. `objects`: StatefulSets and claims of the stack. `secrets`: those that its
+    repositories name, by name, with the length of each value. `progress`: of Jobs that run, by UID. `image` is the
+    operator's own, "" if nobody knows it. `warnings`: the newest warning Event of Jobs without pods, by UID.
+    """
+
+    stack: CosStack | None
+    backups: Sequence[StackBackup] = ()
+    jobs: Sequence[Manifest] = ()
+    pods: Sequence[Manifest] = ()
+    objects: Mapping[Ref, Manifest] = field(default_factory=dict)
+    secrets: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    progress: Mapping[str, Progress] = field(default_factory=dict)
+    image: str = ""
+    why: str = ""
+    warnings: Mapping[str, str] = field(default_factory=dict)
+
+
+def age(backup: StackBackup) -> tuple[str, str]:
+    """Sorts backups: the oldest first."""
+    return backup.metadata.creation_timestamp, backup.metadata.name
+
+
+def is_over(backup: StackBackup) -> bool:
+    """Whether it has ended, or is about to be gone."""
+    return backup.status.completion_time is not None or backup.metadata.deletion_timestamp is not None
+
+
+def label(job: Manifest, name: str) -> str:
+    """A label of a Job, "" without."""
+    return str((job["metadata"].get("labels") or {}).get(name) or "")
+
+
+def job_of(backup: StackBackup, component: str, seen: Seen) -> Manifest | None:
+    """The Job that copies a component for this very backup."""
+    for job in seen.jobs:
+        if (
+            label(job, LABEL_BACKUP_UID) == backup.metadata.uid
+            and label(job, LABEL_STACK_COMPONENT) == component
+        ):
+            return job
+    return None
+
+
+def holder(job_name: str, seen: Seen) -> str:
+    """The backup whose Job has this name, "" if there is none: two must not work on the same data."""
+    return next((label(job, LABEL_BACKUP) for job in seen.jobs if job["metadata"]["name"] == job_name), "")
+
+
+def repository_of(backup: StackBackup, stack: CosStack) -> Repository | None:
+    """Where a backup is to be kept; None if the stack has no such repository."""
+    repositories = stack.spec.backup.repositories if stack.spec.backup else []
+    wanted = backup.spec.repository
+    return next((item for item in repositories if not wanted or item.name == wanted), None)
+
+
+def secrets_of(stack: CosStack) -> frozenset[str]:
+    """Names of the Secrets that the stack's repositories need."""
+    repositories = stack.spec.backup.repositories if stack.spec.backup else []
+    return frozenset(
+        {
+            *(key_secret(stack, item) for item in repositories),
+            *(item.s3.credentials_secret_ref.name for item in repositories if item.s3),
+        }
+    )

@@ -1,0 +1,103 @@
+"""Whether the data of a stack is protected: what `BackupHealthy` says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from cos_controllers.api.backup import BackupPhase, CopyStatus, StackBackup
+from cos_controllers.api.stack import CosStack, StoreSpec
+from cos_controllers.api.status import ConditionStatus, Reason
+from cos_controllers.components.registry import DUMPERS, ENGINES
+from cos_controllers.names import ANNOTATION_ESCROWED, backup_key_secret, child_name
+from cos_controllers.observation import Problem, Ref, Snapshot
+from cos_controllers.volumes import current_claim
+
+
+class Protection(NamedTuple):
+    """The verdict, in the parts of a condition."""
+
+    status: ConditionStatus
+    reason: Reason
+    message: str
+
+
+def protection(stack: CosStack, snapshot: Snapshot) -> Protection | None:
+    """Whether each component's volume has a good copy, and the key is kept elsewhere; None without `spec.backup`."""
+    if stack.spec.backup is None:
+        return None
+    if snapshot.backups is None:
+        return Protection(
+            ConditionStatus.UNKNOWN, Reason.BACKUP_UNKNOWN, "the StackBackups could not be read"
+        )
+    problems = [*_of_components(stack, snapshot, snapshot.backups), *_of_key(stack, snapshot)]
+    if not problems:
+        return Protection(ConditionStatus.TRUE, Reason.BACKED_UP, "")
+    return Protection(ConditionStatus.FALSE, problems[0].reason, "; ".join(item.message for item in problems))
+
+
+def good_copies(component: str, lineage: str, backups: Sequence[StackBackup]) -> list[CopyStatus]:
+    """The copies of a volume that are in a repository, the newest last."""
+    rows = (
+        row
+        for backup in backups
+        for row in backup.status.components
+        if row.name == component and row.phase is BackupPhase.SUCCEEDED and row.lineage == lineage
+    )
+    return sorted(rows, key=lambda row: row.point_in_time or "")
+
+
+def lineage_of(stack: CosStack, component: str, snapshot: Snapshot) -> str:
+    """UID of the volume of a component, "" while there is none."""
+    name = current_claim(stack, snapshot, child_name(stack.metadata.name, component))
+    claim = snapshot.objects.get(Ref("PersistentVolumeClaim", name)) or {}
+    return str((claim.get("metadata") or {}).get("uid") or "")
+
+
+def _of_components(stack: CosStack, snapshot: Snapshot, backups: Sequence[StackBackup]) -> Iterator[Problem]:
+    missing, failed = [], []
+    for engine in ENGINES:
+        for component, spec in engine.instances(stack.spec).items():
+            if not isinstance(spec, StoreSpec):
+                continue
+            if engine.kind not in DUMPERS:
+                missing.append(f"{component}: this version makes no backups of {engine.kind}")
+                continue
+            lineage = lineage_of(stack, component, snapshot)
+            if not good_copies(component, lineage, backups):
+                missing.append(f"{component}: its volume has no good copy yet: create a StackBackup")
+            newest = _newest_end(stack, component, backups)
+            if newest and newest.phase is BackupPhase.FAILED:
+                failed.append(f"{component}: the newest copy failed: {newest.message}")
+    # What has gone wrong comes before what nobody has asked for yet.
+    yield from (Problem(Reason.BACKUP_FAILED, text) for text in failed)
+    yield from (Problem(Reason.NOT_BACKED_UP, text) for text in missing)
+
+
+def _newest_end(stack: CosStack, component: str, backups: Sequence[StackBackup]) -> CopyStatus | None:
+    """The copy of a component that ended last, of backups of this very stack."""
+    rows = [
+        row
+        for backup in backups
+        if backup.metadata.creation_timestamp >= stack.metadata.creation_timestamp
+        for row in backup.status.components
+        if row.name == component and row.completion_time
+    ]
+    return max(rows, key=lambda row: row.completion_time or "", default=None)
+
+
+def _of_key(stack: CosStack, snapshot: Snapshot) -> Iterator[Problem]:
+    """A generated key that is kept nowhere else, as far as anybody has said."""
+    name, namespace = backup_key_secret(stack.metadata.name), stack.metadata.namespace
+    repositories = stack.spec.backup.repositories if stack.spec.backup else []
+    if all(item.encryption_key_secret_ref for item in repositories):
+        return
+    secret = snapshot.objects.get(Ref("Secret", name)) or {"metadata": {}}
+    if (secret["metadata"].get("annotations") or {}).get(ANNOTATION_ESCROWED):
+        return
+    yield Problem(
+        Reason.KEY_NOT_ESCROWED,
+        f"the key of the backups is only in Secret {name}: keep what `kubectl get secret -n {namespace} {name} -o "
+        "jsonpath='{.data.key}' | base64 -d` prints outside of this cluster, then say so: "
+        f"`kubectl annotate secret -n {namespace} {name} {ANNOTATION_ESCROWED}=true`",
+    )

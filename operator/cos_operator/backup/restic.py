@@ -1,0 +1,186 @@
+"""restic as a program: what it is asked, what it says, and what its exit codes mean (0.18, docs "Scripting")."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cos_controllers.backups.report import Progress
+
+#: Exit codes that mean something of their own.
+NO_REPOSITORY = 10
+_MEANINGS = {
+    3: "a part of the data could not be read",
+    11: "the repository is locked by somebody else",
+    12: "the repository was written with another key than the one that is given",
+}
+#: Seconds between two lines of progress. Without a limit restic prints 60 a second.
+_PROGRESS_SECONDS = 5
+#: Seconds for a repository to answer at all: restic itself would ask one that does not for a quarter of an hour.
+OPEN_SECONDS = 120.0
+#: Seconds for restic to end by itself once it is told to.
+_GRACE_SECONDS = 5.0
+#: What erases a line of a terminal.
+_CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+#: Characters of what restic said that are passed on.
+_LONGEST = 800
+
+
+class ResticError(Exception):
+    """restic failed; the message is for a person and holds no secret. `code`: its exit code, None if it has none."""
+
+    def __init__(self, message: str, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A snapshot that was made. `added`: bytes in the repository, compressed and encrypted."""
+
+    snapshot: str
+    added: int
+
+
+class Restic:
+    """Calls of restic on one repository, all of them within `limit` seconds from now.
+
+    `environment`: what it needs to know and to be. `tell` gets each progress.
+    """
+
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        limit: float,
+        tell: Callable[[Progress], None] = lambda _: None,
+        program: str = "restic",
+    ) -> None:
+        self._environment = dict(environment) | {"RESTIC_PROGRESS_FPS": str(1 / _PROGRESS_SECONDS)}
+        self._end = time.monotonic() + limit
+        self._limit = limit
+        self._tell = tell
+        self._program = program
+
+    def open(self) -> None:
+        """Make the repository if there is none, and take away what a call that was killed has left locked.
+
+        Raises `ResticError`. Nobody else may be at work on the repository: the operator sees to that.
+        """
+        try:
+            self._call("cat", "config", within=OPEN_SECONDS)
+        except ResticError as error:
+            if error.code != NO_REPOSITORY:
+                raise
+            self._call("init", within=OPEN_SECONDS)
+            return
+        self._call("unlock", "--remove-all", within=OPEN_SECONDS)
+
+    def backup(self, folder: str, host: str, tags: Sequence[str]) -> Stored:
+        """Store a folder. Raises `ResticError`; then there is no snapshot."""
+        named = [f"--tag={tag}" for tag in tags]
+        found = self._call("backup", "--json", f"--host={host}", *named, folder)
+        summary = next((item for item in found if item.get("message_type") == "summary"), None)
+        if not summary or not summary.get("snapshot_id"):
+            raise ResticError("restic said nothing of a snapshot")
+        return Stored(summary["snapshot_id"], int(summary.get("data_added_packed", 0)))
+
+    def _call(self, *arguments: str, within: float = math.inf) -> list[dict[str, Any]]:
+        """What restic said in JSON. Raises `ResticError`."""
+        left = min(self._end - time.monotonic(), within)
+        late_by = f"{within:g}" if left == within else f"{self._limit:g}"
+        if left <= 0:
+            raise ResticError(f"restic {arguments[0]} was not begun within {late_by} s")
+        # No cache: a pod that is new each time has nothing in it.
+        command = [self._program, "--no-cache", *arguments]
+        with subprocess.Popen(  # noqa: S603 - arguments of our own, no shell
+            command,
+            env={**os.environ, **self._environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        ) as process:
+            late = threading.Event()
+            timer = threading.Timer(left, _end, (process, late))
+            timer.start()
+            said: list[str] = []
+            # Both pipes are read at once: a full one would keep restic from going on.
+            reader = threading.Thread(target=lambda: said.extend(process.stderr or ()), daemon=True)
+            reader.start()
+            try:
+                found = list(self._read(process))
+                code = process.wait()
+                reader.join(_GRACE_SECONDS)
+            finally:
+                timer.cancel()
+                if process.poll() is None:
+                    process.kill()
+        if late.is_set():
+            raise ResticError(f"restic {arguments[0]} had not ended within {late_by} s{_because(said)}", code)
+        if code:
+            raise ResticError(explained(code, "".join(said)), code)
+        return found
+
+    def _read(self, process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
+        """What is said in JSON, progress told and left out."""
+        for line in process.stdout or ():
+            item = _parsed(line)
+            if item and item.get("message_type") == "status":
+                if progress := progress_in(item):
+                    self._tell(progress)
+            elif item:
+                yield item
+
+
+def _end(process: subprocess.Popen[str], late: threading.Event) -> None:
+    late.set()
+    process.terminate()
+    try:
+        process.wait(_GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def progress_in(item: Mapping[str, Any]) -> Progress | None:
+    """The progress of a status line; None before the total is known."""
+    if not item.get("total_bytes"):
+        return None
+    return Progress(
+        done=int(item.get("bytes_done", 0)),
+        total=int(item["total_bytes"]),
+        seconds=float(item.get("seconds_elapsed", 0)),
+    )
+
+
+def explained(code: int, said: str) -> str:
+    """An exit code in words, with restic's own: by `exit_error` if it says so in JSON, else its last lines."""
+    for line in said.splitlines():
+        item = _parsed(line)
+        if item and item.get("message_type") == "exit_error":
+            said = str(item.get("message") or "")
+    meaning = _MEANINGS.get(code, f"restic ended with {code}")
+    return f"{meaning}{_because(said.splitlines())}"
+
+
+def _because(said: Sequence[str]) -> str:
+    """What restic said, in one printable line; its end, where the cause is."""
+    text = " ".join(_CONTROL.sub("", " ".join(said)).split())
+    printable = "".join(char if char.isascii() and char.isprintable() else "?" for char in text)
+    return f": {printable[-_LONGEST:]}" if printable else ""

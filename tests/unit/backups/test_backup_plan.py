@@ -1,0 +1,284 @@
+"""What becomes of backups, step by step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from backup_world import LINEAGE, S3, SPEC, START, World, report
+
+from cos_controllers.api.backup import BackupPhase
+from cos_controllers.backups.begin import NO_IMAGE
+from cos_controllers.backups.order import ORDER, Order
+from cos_controllers.backups.report import Progress
+from cos_controllers.conditions import timestamp
+from cos_controllers.k8s import Manifest
+
+
+def order_in(job: Manifest) -> Order:
+    (store,) = job["spec"]["template"]["spec"]["containers"]
+    return Order.model_validate_json(next(e["value"] for e in store["env"] if e["name"] == ORDER))
+
+
+def begun(**spec: Any) -> World:
+    world = World()
+    world.create("b", **spec)
+    world.step()
+    world.step()
+    return world
+
+
+def test_a_backup_copies_what_can_be_copied_and_says_what_it_found() -> None:
+    world = World()
+    world.create("b")
+    world.step()
+    assert (world.phase("b"), list(world.jobs)) == (BackupPhase.PENDING, ["cos-redis-backup"])
+    world.step()
+    assert world.phase("b") is BackupPhase.RUNNING
+    assert world.message("b") == "redis: is dumped"
+    job = world.jobs["cos-redis-backup"]
+    world.progress[job["metadata"]["uid"]] = Progress(done=250, total=1000, seconds=5)
+    world.step()
+    assert world.message("b") == "redis: 25 % stored, about 15 s left"
+    world.end(report())
+    world.step()
+    status, row = world.status("b"), world.row("b")
+    assert (status.phase, status.message) == (BackupPhase.SUCCEEDED, "1 component copied")
+    assert (status.repository, status.stack_revision, status.skew_seconds) == ("main", 7, 0)
+    assert (row.snapshot, row.bytes, row.stored_bytes, row.entries) == ("5f0c9d2e", 1000, 400, 3)
+    assert (row.lineage, row.path) == (LINEAGE, f"cos/cos/redis/{LINEAGE}")
+    assert row.point_in_time == timestamp(START.replace(minute=1))
+    assert (row.percent, row.remaining_seconds) == (None, None)
+    assert status.conditions[0].reason == "Succeeded"
+    assert world.jobs, "its result is stored before it goes"
+    world.step()
+    assert not world.jobs
+    assert world.step().again is None
+
+
+def test_it_rests_once_it_has_ended() -> None:
+    world = begun()
+    world.end(report())
+    for _ in range(3):
+        world.step()
+    plan = world.step()
+    assert (plan.statuses, plan.jobs, plan.begin, plan.again) == ({}, (), (), None)
+
+
+@pytest.mark.parametrize("calls", range(3))
+def test_an_operator_that_dies_between_any_two_calls_goes_on(calls: int) -> None:
+    world = World()
+    world.create("b")
+    reported = False
+    for _ in range(12):
+        world.step(die_after=calls)
+        world.step()
+        if world.jobs and not reported:
+            world.end(report())
+            reported = True
+    assert world.phase("b") is BackupPhase.SUCCEEDED
+    assert not world.jobs
+
+
+def test_of_two_the_second_waits_for_the_first() -> None:
+    world = World()
+    world.create("first")
+    world.create("second")
+    world.step()
+    world.step()
+    assert len(world.jobs) == 1
+    assert "redis: waits until first has ended" in world.message("second")
+    world.end(report())
+    world.step()
+    world.step()
+    assert world.phase("first") is BackupPhase.SUCCEEDED
+    world.step()
+    world.step()
+    assert world.phase("second") is BackupPhase.RUNNING
+
+
+def test_the_job_reads_as_the_engine_and_stores_as_the_operator() -> None:
+    world = begun(repository="away")
+    job = world.jobs["cos-redis-backup"]
+    pod = job["spec"]["template"]["spec"]
+    (dump,), (store,) = pod["initContainers"], pod["containers"]
+    assert (dump["image"], store["image"]) == ("redis:8.0.2", "cos-operator:1")
+    order = order_in(job)
+    assert order.repository == f"s3:{S3['endpoint']}/backups/cos/prod/cos/cos/redis/{LINEAGE}"
+    assert (order.region, order.limit) == ("us-east-1", 3600)
+    # The engine's container has the login alone, the operator's the key and the bucket's credentials alone.
+    mounted = [{item["name"] for item in container["volumeMounts"]} for container in (dump, store)]
+    assert mounted == [{"work", "tmp", "login"}, {"work", "tmp", "key", "credentials"}]
+    assert pod["automountServiceAccountToken"] is False
+    assert job["spec"]["activeDeadlineSeconds"] > 2 * order.limit
+
+
+def test_a_repository_of_volumes_is_mounted() -> None:
+    world = begun()
+    pod = world.jobs["cos-redis-backup"]["spec"]["template"]["spec"]
+    claims = [v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if "persistentVolumeClaim" in v]
+    assert claims == ["cos-redis-backup-main"]
+    assert order_in(world.jobs["cos-redis-backup"]).repository == f"/repository/cos/cos/redis/{LINEAGE}"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"components": ["redis", "mongo"]}, "the stack has no data of mongo; it has redis, elasticsearch"),
+        ({"components": ["elasticsearch"]}, "this version makes no backups of elasticsearch"),
+        ({"repository": "other"}, "the stack has no repository other; it has main, away"),
+    ],
+)
+def test_a_mistake_in_the_spec_is_told_at_once(change: dict[str, Any], says: str) -> None:
+    world = World()
+    world.create("b", **change)
+    world.step()
+    assert world.phase("b") is BackupPhase.FAILED
+    assert says in world.message("b")
+    assert world.status("b").conditions[0].status == "True"
+    assert not world.jobs
+
+
+def test_without_its_own_image_the_operator_copies_nothing() -> None:
+    world = World(image="")
+    world.create("b")
+    world.step()
+    assert (world.phase("b"), world.message("b")) == (BackupPhase.FAILED, NO_IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"stack": False}, "there is no CosStack cos in this namespace"),
+        ({"spec": {"redis": {}}}, "the stack has no spec.backup"),
+        ({"serves": False}, "waits until redis serves"),
+        ({"secrets": {}}, "waits for Secret cos-backup-key"),
+        ({"secrets": {"cos-backup-key": {"key": 15}}}, "at least 16 characters"),
+    ],
+)
+def test_what_is_missing_is_waited_for_and_not_for_ever(change: dict[str, Any], says: str) -> None:
+    world = World(**change)
+    world.create("b", startingDeadlineSeconds=60)
+    world.step()
+    assert world.phase("b") is BackupPhase.PENDING
+    assert says in world.message("b")
+    world.step(60)
+    assert world.phase("b") is BackupPhase.FAILED
+    assert "not begun within 60 s (startingDeadlineSeconds)" in world.message("b")
+    assert says in world.message("b")
+    assert not world.jobs
+
+
+@pytest.mark.parametrize(
+    ("secrets", "says"),
+    [
+        ({}, "Secret s3 (credentialsSecretRef) does not exist"),
+        ({"s3": {"AWS_ACCESS_KEY_ID": 3}}, "lacks AWS_SECRET_ACCESS_KEY"),
+    ],
+)
+def test_credentials_that_a_bucket_needs_are_named(secrets: dict[str, Any], says: str) -> None:
+    world = World(secrets={"cos-backup-key": {"key": 40}, **secrets})
+    world.create("b", repository="away")
+    world.step()
+    assert says in world.message("b")
+
+
+def test_a_key_of_the_users_own_is_asked_for_by_its_name() -> None:
+    repository = {"name": "main", "volume": {"size": "1Gi"}, "encryptionKeySecretRef": {"name": "mine"}}
+    world = World(spec=SPEC | {"backup": {"repositories": [repository]}})
+    world.create("b")
+    world.step()
+    assert "Secret mine (encryptionKeySecretRef) does not exist" in world.message("b")
+    world.secrets["mine"] = {"key": 20}
+    world.step()
+    (job,) = world.jobs.values()
+    key = next(v for v in job["spec"]["template"]["spec"]["volumes"] if v["name"] == "key")
+    assert key["secret"]["secretName"] == "mine"
+
+
+@pytest.mark.parametrize(("container", "who"), [("store", "container store"), ("dump", "container dump")])
+def test_a_copy_that_fails_says_why_and_its_job_goes(container: str, who: str) -> None:
+    world = begun()
+    world.end("the repository was written with another key", 1, container)
+    world.step(11)
+    assert world.phase("b") is BackupPhase.FAILED
+    assert (
+        world.message("b")
+        == f"redis: {who} ended with Error (1): the repository was written with another key"
+    )
+    assert world.status("b").skew_seconds is None
+    world.step()
+    assert not world.jobs
+
+
+@pytest.mark.parametrize("text", ["{}", "not JSON", report().replace("aaaa", "zzzz")])
+def test_a_report_that_is_none_is_no_success(text: str) -> None:
+    world = begun()
+    world.end(text)
+    world.step()
+    assert world.phase("b") is BackupPhase.FAILED
+    assert "its report cannot be read" in world.message("b")
+
+
+def test_a_job_that_somebody_deletes_is_a_failure() -> None:
+    world = begun()
+    world.jobs.clear()
+    world.step()
+    assert (world.phase("b"), world.message("b")) == (BackupPhase.FAILED, "redis: its Job is gone")
+
+
+def test_a_job_that_never_ends_is_given_up() -> None:
+    world = begun(activeDeadlineSeconds=60)
+    world.step(2 * (60 + 180) - 10)
+    assert world.phase("b") is BackupPhase.RUNNING
+    world.step(20)
+    assert world.phase("b") is BackupPhase.FAILED
+    assert "has not ended within 480 s" in world.message("b")
+    world.step()
+    assert not world.jobs
+
+
+def test_a_pod_that_waits_is_told() -> None:
+    world = begun()
+    waiting = {"reason": "ErrImagePull", "message": "no such image"}
+    world.pods["cos-redis-backup"]["status"] = {
+        "initContainerStatuses": [{"name": "dump", "state": {"waiting": waiting}}],
+        "containerStatuses": [{"name": "store", "state": {"waiting": {"reason": "PodInitializing"}}}],
+    }
+    world.step()
+    assert world.message("b") == "redis: its pod waits: ErrImagePull: no such image"
+
+
+def test_a_backup_that_is_deleted_takes_its_job_along() -> None:
+    world = begun()
+    world.backups.clear()
+    world.step()
+    assert not world.jobs
+
+
+def test_a_namesake_is_another_backup() -> None:
+    world = begun()
+    world.end(report())
+    world.create("b")
+    world.step()
+    assert world.phase("b") is BackupPhase.PENDING
+    assert not world.jobs, "the Job was the earlier one's"
+    world.step()
+    assert world.jobs
+
+
+def test_a_job_that_is_being_deleted_is_left_alone_and_waited_for() -> None:
+    world = begun()
+    world.jobs["cos-redis-backup"]["metadata"]["deletionTimestamp"] = timestamp(world.now)
+    world.backups.clear()
+    world.create("next")
+    plan = world.step()
+    assert plan.jobs == ()
+    assert "waits until b has ended" in world.message("next")
+
+
+def test_times_move_only_when_something_does() -> None:
+    world = begun()
+    before = world.status("b")
+    assert world.step(30).statuses == {}
+    assert world.status("b") == before

@@ -1,0 +1,210 @@
+"""Calls of restic, by a script that says what restic 0.18.0 said; the real one is asked end to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cos_controllers.backups.order import Order
+from cos_controllers.backups.report import Progress, Report, fingerprint
+from cos_operator.backup import runner
+from cos_operator.backup.restic import NO_REPOSITORY, Restic, ResticError, explained
+
+SUMMARY = {"message_type": "summary", "snapshot_id": "0b92c64b", "data_added_packed": 2498}
+STATUS = {
+    "message_type": "status",
+    "percent_done": 0.5,
+    "total_bytes": 100,
+    "bytes_done": 50,
+    "seconds_elapsed": 3,
+}
+WRONG = {"message_type": "exit_error", "code": 12, "message": "Fatal: wrong password or no key found"}
+
+
+def program(folder: Path, **answers: str) -> str:
+    """A restic that notes its arguments and does what the answer to its command says."""
+    cases = "\n".join(f"  {command}) {answer} ;;" for command, answer in answers.items())
+    path = folder / "restic"
+    path.write_text(f'#!/bin/bash\necho "$@" >>{folder}/calls\ncase $2 in\n{cases}\nesac\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+def calls(folder: Path) -> list[str]:
+    return [line.removeprefix("--no-cache ") for line in (folder / "calls").read_text().splitlines()]
+
+
+def said(*items: object) -> str:
+    return "; ".join(f"echo '{json.dumps(item)}'" for item in items)
+
+
+def test_a_repository_that_is_there_is_unlocked_and_not_made(tmp_path: Path) -> None:
+    restic = Restic({}, 10, program=program(tmp_path))
+    restic.open()
+    assert calls(tmp_path) == ["cat config", "unlock --remove-all"]
+
+
+def test_a_repository_that_is_not_there_is_made(tmp_path: Path) -> None:
+    restic = Restic({}, 10, program=program(tmp_path, cat=f"exit {NO_REPOSITORY}"))
+    restic.open()
+    assert calls(tmp_path) == ["cat config", "init"]
+
+
+def test_no_repository_is_made_beside_one_that_cannot_be_opened(tmp_path: Path) -> None:
+    restic = Restic({}, 10, program=program(tmp_path, cat="echo 'Fatal: wrong password' >&2; exit 12"))
+    with pytest.raises(
+        ResticError, match="written with another key than the one that is given: Fatal: wrong"
+    ):
+        restic.open()
+    assert calls(tmp_path) == ["cat config"]
+
+
+def test_a_folder_is_stored_and_progress_told(tmp_path: Path) -> None:
+    told: list[Progress] = []
+    empty = {"message_type": "status", "percent_done": 0}
+    restic = Restic({}, 10, told.append, program(tmp_path, backup=said(empty, STATUS, SUMMARY)))
+    stored = restic.backup("/work/data", "cos/cos/redis", ["backup=b"])
+    assert (stored.snapshot, stored.added) == ("0b92c64b", 2498)
+    assert told == [Progress(done=50, total=100, seconds=3)]
+    assert calls(tmp_path) == ["backup --json --host=cos/cos/redis --tag=backup=b /work/data"]
+
+
+def test_success_without_a_snapshot_is_none(tmp_path: Path) -> None:
+    with pytest.raises(ResticError, match="said nothing of a snapshot"):
+        Restic({}, 10, program=program(tmp_path, backup="exit 0")).backup("/d", "h", [])
+
+
+def test_a_call_that_takes_too_long_is_ended_with_what_it_said(tmp_path: Path) -> None:
+    slow = "echo 'Stat: connection refused' >&2; exec sleep 60"
+    began = time.monotonic()
+    with pytest.raises(ResticError, match=r"had not ended within 0\.5 s: Stat: connection refused"):
+        Restic({}, 0.5, program=program(tmp_path, backup=slow)).backup("/d", "h", [])
+    assert time.monotonic() - began < 30
+
+
+def test_a_talkative_restic_does_not_block(tmp_path: Path) -> None:
+    much = "head -c 300000 /dev/zero | tr '\\0' x >&2"
+    restic = Restic({}, 30, program=program(tmp_path, backup=f"{much}; {said(SUMMARY)}"))
+    assert restic.backup("/d", "h", []).added == 2498
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "says"),
+    [
+        (
+            12,
+            json.dumps(WRONG),
+            "another key than the one that is given: Fatal: wrong password or no key found",
+        ),
+        (11, "", "the repository is locked by somebody else"),
+        (1, "a\x1b[2K\nb", "restic ended with 1: a b"),
+        (3, "caf\u00e9 \x00", "a part of the data could not be read: caf? ?"),
+    ],
+)
+def test_exit_codes_are_told_in_words(code: int, text: str, says: str) -> None:
+    assert explained(code, text).endswith(says)
+
+
+@given(st.integers(1, 255), st.text(max_size=3000))
+def test_what_is_told_can_be_shown_and_stored(code: int, text: str) -> None:
+    found = explained(code, text)
+    assert found.isascii()
+    assert found.isprintable()
+    assert len(found) < 1000
+
+
+# The program of the Job around it.
+
+FACTS = {"entries": 3, "moment": 1767225600, "version": "8.0.2", "bytes": 9, "sha256": "a" * 64}
+
+
+def order(**changes: object) -> Order:
+    fields = {
+        "namespace": "cos",
+        "stack": "cos",
+        "component": "redis",
+        "engine": "redis",
+        "lineage": "u",
+        "backup": "b",
+        "repository": "/repository/cos",
+        "path": "cos",
+        "limit": 10,
+    }
+    return Order.model_validate({**fields, **changes})
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The paths of the container, after the engine's tool has done its part."""
+    data = tmp_path / "work/data"
+    data.mkdir(parents=True)
+    (data / "redis.rdb").write_text("REDIS0012")
+    (tmp_path / "work/facts.json").write_text(json.dumps(FACTS))
+    (tmp_path / "key").mkdir()
+    (tmp_path / "key/key").write_text("0123456789abcdef\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(runner.signal, "signal", lambda *_: None)
+    return tmp_path
+
+
+def test_a_copy_is_reported_and_described_beside_the_data(root: Path) -> None:
+    program(root, backup=said(SUMMARY))
+    assert runner.run(order(), root, root / "report") == 0
+    found = Report.model_validate_json((root / "report").read_text())
+    assert (found.snapshot, found.stored, found.facts.entries) == ("0b92c64b", 2498, 3)
+    assert found.key == fingerprint("0123456789abcdef"), "restic, too, takes no newline for a part of the key"
+    kept = json.loads((root / "work/data/manifest.json").read_text())
+    assert kept == {
+        "format": 1,
+        "namespace": "cos",
+        "stack": "cos",
+        "component": "redis",
+        "engine": "redis",
+        "lineage": "u",
+        "backup": "b",
+        "keyFingerprint": found.key,
+        **FACTS,
+    }
+
+
+def test_a_failure_is_told_and_is_no_report(root: Path) -> None:
+    program(root, cat="exit 12")
+    assert runner.run(order(), root, root / "report") == 1
+    assert (root / "report").read_text().startswith("the repository was written with another key")
+
+
+def test_without_facts_nothing_is_stored(root: Path) -> None:
+    (root / "work/facts.json").unlink()
+    program(root)
+    assert runner.run(order(), root, root / "report") == 1
+    assert "did not say what it has copied" in (root / "report").read_text()
+    assert not (root / "calls").exists()
+
+
+def test_a_bucket_gets_its_credentials_by_the_environment_alone(root: Path) -> None:
+    folder = root / "credentials"
+    folder.mkdir()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        (folder / name).write_text(f"{name}-value\n")
+    wanted = order(repository="s3:https://s3/bucket", region="eu-1")
+    found = runner.environment(wanted, root)
+    assert found["AWS_ACCESS_KEY_ID"] == "AWS_ACCESS_KEY_ID-value"
+    assert found["AWS_DEFAULT_REGION"] == "eu-1"
+    assert "RESTIC_CACERT" not in found
+    (folder / "ca.crt").write_text("PEM")
+    assert runner.environment(wanted, root)["RESTIC_CACERT"] == str(folder / "ca.crt")
+    program(root, backup=said(SUMMARY))
+    runner.run(wanted, root, root / "report")
+    assert "value" not in (root / "calls").read_text()
+
+
+def test_credentials_that_are_not_there_are_named(root: Path) -> None:
+    program(root)
+    assert runner.run(order(region="eu-1"), root, root / "report") == 1
+    assert "AWS_ACCESS_KEY_ID cannot be read" in (root / "report").read_text()

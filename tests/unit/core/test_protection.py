@@ -1,0 +1,210 @@
+"""What a stack with `spec.backup` has of its own: a user for backups, a key, volumes, and the condition that tells."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+from world import World
+
+from cos_controllers.api.backup import StackBackup
+from cos_controllers.conditions import turned
+from cos_controllers.k8s import Manifest
+from cos_controllers.names import ANNOTATION_ESCROWED
+from cos_controllers.observation import Ref
+
+KEY = Ref("Secret", "cos-backup-key")
+LOGIN = Ref("Secret", "cos-redis-backup")
+CLAIM = Ref("PersistentVolumeClaim", "cos-redis-backup-main")
+BACKUP: Manifest = {"repositories": [{"name": "main", "volume": {"size": "1Gi"}}]}
+SPEC: Manifest = {"redis": {}, "backup": BACKUP}
+
+
+def protected(spec: Manifest | None = None) -> World:
+    world = World(spec or SPEC)
+    world.converge()
+    assert world.condition("Ready")["status"] == "True", world.status
+    return world
+
+
+def text(world: World, ref: Ref, key: str) -> str:
+    return base64.b64decode(world.objects[ref]["data"][key]).decode()
+
+
+def lineage(world: World) -> str:
+    found: str = world.objects[Ref("PersistentVolumeClaim", "cos-redis-data-0")]["metadata"]["uid"]
+    return found
+
+
+def copied(world: World, phase: str = "Succeeded", minute: int = 0, **row: Any) -> StackBackup:
+    at = f"2026-01-01T00:{minute:02}:00Z"
+    made = {"name": "redis", "phase": phase, "lineage": lineage(world), "completionTime": at}
+    return StackBackup.model_validate(
+        {
+            "apiVersion": "cos.dev/v1alpha1",
+            "kind": "StackBackup",
+            "metadata": {"name": f"b{minute}", "namespace": "cos", "uid": "u", "creationTimestamp": at},
+            "spec": {"stackRef": {"name": "cos"}},
+            "status": {"components": [{**made, "pointInTime": at, **row}]},
+        }
+    )
+
+
+def escrow(world: World) -> None:
+    world.objects[KEY]["metadata"]["annotations"] = {ANNOTATION_ESCROWED: "true"}
+
+
+def verdict(world: World) -> tuple[str, str, str]:
+    world.converge()
+    found = world.condition("BackupHealthy")
+    return found["status"], found["reason"], found["message"]
+
+
+def test_without_spec_backup_there_is_nothing_of_it() -> None:
+    world = World({"redis": {}})
+    world.converge()
+    assert not {KEY, LOGIN, CLAIM} & set(world.objects)
+    assert "cos-backup" not in text(world, Ref("Secret", "cos-redis-files"), "users.acl")
+    assert not [item for item in world.status["conditions"] if item["type"] == "BackupHealthy"]
+
+
+def test_a_running_stack_gets_it_without_a_restart_and_loses_what_is_no_data() -> None:
+    world = World({"redis": {}})
+    world.converge()
+    pods = world.pods()
+    world.spec = SPEC
+    world.generation += 1
+    world.converge()
+    assert world.pods() == pods
+    assert "user cos-backup on #" in text(world, Ref("Secret", "cos-redis-files"), "users.acl")
+    assert "resetchannels -@all +sync +replconf" in text(world, Ref("Secret", "cos-redis-files"), "users.acl")
+    assert text(world, LOGIN, "username") == "cos-backup"
+    assert world.objects[CLAIM]["spec"]["resources"]["requests"]["storage"] == "1Gi"
+    world.spec = {"redis": {}}
+    world.generation += 1
+    world.converge()
+    assert world.pods() == pods
+    assert LOGIN not in world.objects
+    assert {KEY, CLAIM} <= set(world.objects), "what is kept needs its key"
+
+
+@pytest.mark.parametrize("policy", ["Retain", "Delete"])
+def test_what_is_kept_and_its_key_go_with_no_stack(policy: str) -> None:
+    world = protected(SPEC | {"deletionPolicy": policy})
+    for ref in (KEY, CLAIM):
+        assert not world.objects[ref]["metadata"].get("ownerReferences")
+
+
+def test_the_key_that_is_there_stays_whatever_the_seed() -> None:
+    world = protected(SPEC | {"deletionPolicy": "Delete"})
+    key = text(world, KEY, "key")
+    assert len(key) == 40
+    world.uid = "another-stack"
+    for ref, obj in list(world.objects.items()):
+        if obj["metadata"].get("ownerReferences"):
+            del world.objects[ref]
+    assert Ref("Secret", "cos-seed") not in world.objects
+    world.converge()
+    assert text(world, KEY, "key") == key
+    del world.objects[KEY]
+    world.converge()
+    assert text(world, KEY, "key") != key, "it derives from the seed, which is another one"
+
+
+def test_a_lost_key_comes_back_as_it_was() -> None:
+    world = protected()
+    key = text(world, KEY, "key")
+    del world.objects[KEY]
+    world.converge()
+    assert text(world, KEY, "key") == key
+
+
+def test_a_foreign_secret_of_its_name_is_not_touched() -> None:
+    world = World(SPEC)
+    foreign: Manifest = {"metadata": {"name": KEY.name, "uid": "theirs"}, "data": {"key": "eA=="}}
+    world.objects[KEY] = {"apiVersion": "v1", "kind": "Secret", **foreign}
+    world.converge()
+    assert text(world, KEY, "key") == "x"
+    assert world.condition("Ready")["status"] == "True"
+
+
+def test_a_volume_of_backups_grows_and_does_not_shrink() -> None:
+    world = protected()
+
+    def write(size: str) -> None:
+        world.spec = SPEC | {"backup": {"repositories": [{"name": "main", "volume": {"size": size}}]}}
+        world.generation += 1
+        world.converge()
+
+    write("2Gi")
+    assert world.objects[CLAIM]["spec"]["resources"]["requests"]["storage"] == "2Gi"
+    write("1Gi")
+    assert world.objects[CLAIM]["spec"]["resources"]["requests"]["storage"] == "2Gi"
+    assert world.row("redis")["reason"] == "ShrinkRefused"
+
+
+def test_a_key_of_the_users_own_needs_none_that_is_generated() -> None:
+    own = {"name": "main", "volume": {"size": "1Gi"}, "encryptionKeySecretRef": {"name": "mine"}}
+    world = protected({"redis": {}, "backup": {"repositories": [own]}})
+    assert KEY not in world.objects
+    world.backups = [copied(world)]
+    assert verdict(world) == ("True", "BackedUp", "")
+
+
+def test_the_data_is_safe_once_it_is_copied_and_the_key_is_kept_elsewhere() -> None:
+    world = protected()
+    status, reason, message = verdict(world)
+    assert (status, reason) == ("False", "NotBackedUp")
+    assert "redis: its volume has no good copy yet" in message
+    assert "kubectl annotate secret -n cos cos-backup-key cos.dev/escrowed=true" in message
+    world.backups = [copied(world)]
+    assert verdict(world)[:2] == ("False", "KeyNotEscrowed")
+    escrow(world)
+    assert verdict(world) == ("True", "BackedUp", "")
+    assert world.objects[KEY]["metadata"]["annotations"], "what the user said is not taken back"
+
+
+def test_a_copy_of_another_volume_is_none_of_this_one() -> None:
+    world = protected()
+    escrow(world)
+    world.backups = [copied(world, lineage="a-volume-before-it")]
+    assert verdict(world)[1] == "NotBackedUp"
+
+
+def test_a_failure_is_told_until_a_newer_copy_is_good() -> None:
+    world = protected()
+    escrow(world)
+    world.backups = [copied(world, minute=1), copied(world, "Failed", minute=2, message="wrong key")]
+    assert verdict(world) == ("False", "BackupFailed", "redis: the newest copy failed: wrong key")
+    world.backups.append(copied(world, minute=3))
+    assert verdict(world)[0] == "True"
+
+
+def test_an_engine_without_backups_is_not_called_safe() -> None:
+    world = protected(SPEC | {"neo4j": {}})
+    escrow(world)
+    world.backups = [copied(world)]
+    assert verdict(world) == ("False", "NotBackedUp", "neo4j: this version makes no backups of neo4j")
+
+
+def test_a_proxy_has_nothing_to_lose() -> None:
+    world = protected(SPEC | {"traefik": {}})
+    escrow(world)
+    world.backups = [copied(world)]
+    assert verdict(world)[0] == "True"
+
+
+def test_silence_is_unknown() -> None:
+    world = protected()
+    world.backups = None
+    assert verdict(world)[:2] == ("Unknown", "BackupUnknown")
+
+
+def test_readiness_does_not_wait_for_backups_and_a_person_hears_of_them() -> None:
+    world = World(SPEC)
+    world.converge()
+    assert world.condition("Ready")["status"] == "True"
+    fresh = World(SPEC)
+    told = [notice.reason for notice in turned(fresh.stack, world.decide().status)]
+    assert "NotBackedUp" in told
