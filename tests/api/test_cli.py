@@ -418,3 +418,16 @@ async def test_a_probe_that_nobody_looks_after_is_told_with_what_stops_it(
     refused = cos("probe", "--component", "no/name")
     assert refused.returncode == 1
     assert "spec.components[0]" in refused.stderr
+
+
+async def test_a_backup_that_nobody_looks_after_is_told_with_what_stops_it(
+    kube: Kube, namespace: str, cos: Cos
+) -> None:
+    await kube.create(stack_of(namespace, redis()))
+    done = cos("backup", "--component", "redis", "--repository", "main", "--timeout", "0.1")
+    (backup,) = await kube.list("StackBackup", namespace)
+    name = backup["metadata"]["name"]
+    assert name.startswith("cos-")
+    assert backup["spec"] | {"components": ["redis"], "repository": "main"} == backup["spec"]
+    assert done.returncode == 1
+    assert f"`kubectl delete stackbackup {name} -n {namespace}` stops it" in done.stderr

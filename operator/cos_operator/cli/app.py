@@ -210,6 +210,39 @@ def probe(
     _run(probing.probe(target, wish, timeout=timeout, as_json=output is Format.JSON))
 
 
+@app.command(short_help="Keep a copy of the data in a repository.")
+def backup(
+    name: Name = "",
+    *,
+    component: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--component",
+            "-c",
+            metavar="NAME",
+            help="Component to copy, repeatable; default: all that can be.",
+        ),
+    ] = None,
+    repository: Annotated[
+        str, typer.Option(metavar="NAME", help="Repository of spec.backup; default: the first.")
+    ] = "",
+    timeout: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="How long to wait at most.")
+    ] = 3600,
+    output: Output = Format.HUMAN,
+    namespace: Namespace = None,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+) -> None:
+    """Create a StackBackup, follow it, and show what was copied. Exit code 0 if everything was, else 1."""
+    from cos_operator.cli import backup as backing_up  # noqa: PLC0415 - the API client takes long to import
+    from cos_operator.cli.session import Target  # noqa: PLC0415 - likewise
+
+    target = Target(kubeconfig, context, namespace, name)
+    as_json = output is Format.JSON
+    _run(backing_up.backup(target, component or (), repository, timeout=timeout, as_json=as_json))
+
+
 @app.command(short_help="Keep the operator from changing anything.")
 def pause(
     name: Name = "",

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from cos_controllers.names import API_VERSION
 from cos_operator.cli import Manifest, output
-from cos_operator.cli.errors import CliError, Interrupted, one_line
-from cos_operator.cli.output import BAD, FAINT, GOOD, WAITS, Line, Span, line
+from cos_operator.cli.errors import one_line
+from cos_operator.cli.following import follow
+from cos_operator.cli.output import BAD, GOOD, WAITS, Line, Span, line
 from cos_operator.cli.session import Target, connected, find
-from cos_operator.kube import Kube, Unavailable
+from cos_operator.kube import Kube
 
-#: Seconds between two looks.
-_EVERY = 1.0
 _STYLES = {"Successful": GOOD, "Failed": BAD, "Error": BAD, "Inconclusive": WAITS}
 _QUANTILES = ("p50", "p95", "p99", "max")
 
@@ -56,60 +53,13 @@ async def probe(target: Target, wish: Wish, *, timeout: float, as_json: bool) ->
         created = await kube.create(body)
         if not as_json:
             output.note(f"StackProbe {created['metadata']['name']} is created")
-        found = await _follow(kube, created, time.monotonic() + timeout, quietly=as_json)
+        found = await follow(kube, {**body, **created}, time.monotonic() + timeout, quietly=as_json)
     status = found.get("status") or {}
     if as_json:
         output.show_json({"name": found["metadata"]["name"], "namespace": home, "status": status})
     else:
         output.show(list(lines(status)))
     return 0 if status.get("phase") == "Successful" else 1
-
-
-async def _follow(kube: Kube, probe: Manifest, deadline: float, *, quietly: bool) -> Manifest:
-    namespace, name = probe["metadata"]["namespace"], probe["metadata"]["name"]
-    began, shown = time.monotonic(), ""
-    stop = f"kubectl delete stackprobe {name} -n {namespace}"
-    try:
-        with nullcontext() if quietly or not output.is_terminal() else output.live() as live:
-            while not (probe.get("status") or {}).get("completionTime"):
-                told = progress(probe)
-                if live:
-                    live.update(
-                        output.rendered(line(told, Span(f"  {time.monotonic() - began:.0f} s", FAINT)))
-                    )
-                    live.refresh()
-                elif told != shown and not quietly:
-                    output.note(told)
-                shown = told
-                if time.monotonic() >= deadline:
-                    raise CliError(f"probe {name} has not ended yet ({told}); it goes on: `{stop}` stops it")
-                await asyncio.sleep(_EVERY)
-                probe = await _look(kube, probe, deadline)
-    except asyncio.CancelledError:
-        raise Interrupted(f"probe {name} goes on; `{stop}` stops it") from None
-    return probe
-
-
-async def _look(kube: Kube, probe: Manifest, deadline: float) -> Manifest:
-    """The probe as it is now. One answer that is missing does not end the wait; its time limit does."""
-    metadata = probe["metadata"]
-    try:
-        found = await kube.get("StackProbe", metadata["namespace"], metadata["name"])
-    except Unavailable:
-        if time.monotonic() >= deadline:
-            raise
-        return probe
-    if found is None:
-        raise CliError(f"probe {metadata['name']} was deleted")
-    return found
-
-
-def progress(probe: Manifest) -> str:
-    """How far a probe is, in a line."""
-    status = probe.get("status") or {}
-    if not status:
-        return "no operator has looked at it yet: does one run, and for this namespace?"
-    return f"{status['phase']}: {one_line(status.get('message') or '')}".removesuffix(": ")
 
 
 def lines(status: Manifest) -> Iterator[Line]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from cos_operator.cli.following import progress
 from cos_operator.cli.output import plain
-from cos_operator.cli.probe import Wish, lines, progress
+from cos_operator.cli.probe import Wish, lines
 
 LATENCY = {
     "p50Microseconds": 250,
