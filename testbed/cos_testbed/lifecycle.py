@@ -43,7 +43,9 @@ from cos_testbed.supervise import Supervisor
 
 CONTROL_PLANE_MODULES = tuple(m for m in GO_MODULES if m.name in ("kubernetes", "etcd"))
 KWOK_MODULES = (*CONTROL_PLANE_MODULES, PROGRAMS[kwok.NAME])
-CLUSTER_MODULES = tuple(m for m in GO_MODULES if m.name not in ("helm", "traefik", "otelcol", kwok.NAME))
+CLUSTER_MODULES = tuple(
+    m for m in GO_MODULES if m.name not in ("helm", "traefik", "otelcol", "versitygw", kwok.NAME)
+)
 # In the order in which `down` stops them, after the nodes.
 CONTROL_PLANE_DAEMONS = ("kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd", "registry")
 

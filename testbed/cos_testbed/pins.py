@@ -49,6 +49,7 @@ HELM_VERSION = "v4.3.1"
 TRAEFIK_VERSION = "v3.6.12"
 KWOK_VERSION = "v0.8.0"
 OTELCOL_VERSION = "v0.161.0"
+VERSITYGW_VERSION = "v1.8.0"
 
 _K8S = "k8s.io/kubernetes"
 _CONTAINERD = "github.com/containerd/containerd/v2"
@@ -60,6 +61,7 @@ _HELM = "helm.sh/helm/v4"
 _TRAEFIK = "github.com/traefik/traefik/v3"
 _ETCD = "go.etcd.io/etcd/server/v3"
 _KWOK = "sigs.k8s.io/kwok"
+_VERSITYGW = "github.com/versity/versitygw"
 _OTELCOL = "go.opentelemetry.io/collector/otelcol"
 
 GO_MODULES: tuple[GoModule, ...] = (
@@ -142,6 +144,13 @@ GO_MODULES: tuple[GoModule, ...] = (
         OTELCOL_VERSION,
         {"otelcol": "cos.dev/testbed/otelcol"},
         stamps=(("main.version", OTELCOL_VERSION),),
+    ),
+    GoModule(
+        "versitygw",
+        _VERSITYGW,
+        VERSITYGW_VERSION,
+        {"versitygw": f"{_VERSITYGW}/cmd/versitygw"},
+        stamps=(("main.Version", VERSITYGW_VERSION),),
     ),
 )
 

@@ -1,0 +1,330 @@
+"""Copies of a real Redis under writes: in a volume and in a bucket over TLS, read back by the tools alone."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from harness import REGISTRY, Cluster, run_testbed, wait_for
+
+from conftest import OPERATOR_NAMESPACE
+from cos_testbed.images import BY_NAME
+from cos_testbed.instance import instance_from
+from cos_testbed.pki import Authority
+
+SPACE = "e2e-backups"
+KEYS = 20_000
+#: Seconds for one copy: the pod, the server's five seconds of patience with replicas, restic.
+LIMIT = 120.0
+ACCESS, SECRET = "cos-test", "cos-test-secret"
+HARDENED = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+}
+
+
+class Bucket(NamedTuple):
+    """An S3 server that serves a folder, and the authority of its certificate."""
+
+    endpoint: str
+    authority: str
+    folder: Path
+
+
+@contextmanager
+def s3(folder: Path) -> Iterator[Bucket]:
+    """versitygw on the address at which pods reach this machine."""
+    program, host = run_testbed("path", "versitygw", timeout=3000), str(instance_from().host_address)
+    authority = Authority(folder / "pki", "s3-ca")
+    pair = authority.leaf("s3", "s3", hosts=[host], server=True)
+    with socket.socket() as free:
+        free.bind((host, 0))
+        port = free.getsockname()[1]
+    data = folder / "data"
+    data.mkdir()
+    command = [program, "--port", f"{host}:{port}", "--cert", str(pair.certificate), "--key", str(pair.key)]
+    command += ["--region", "us-east-1", "--health", "/healthz", "--quiet", "posix", "--nometa", str(data)]
+    secrets = {"ROOT_ACCESS_KEY": ACCESS, "ROOT_SECRET_KEY": SECRET}
+    with (folder / "s3.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=secrets)
+
+    def answers() -> bool:
+        with socket.socket() as client:
+            return client.connect_ex((host, port)) == 0
+
+    try:
+        wait_for("the S3 server listens", answers, 20)
+        yield Bucket(f"https://{host}:{port}", authority.files.certificate.read_text(), data)
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
+    with s3(tmp_path_factory.mktemp("s3")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def kept(operator: Cluster, bucket: Bucket) -> Iterator[Cluster]:
+    """A stack of Redis with a repository of volumes and one in a bucket, and with data."""
+    operator.delete_namespace(SPACE)
+    operator.namespace(SPACE)
+    operator.apply(secret("s3", AWS_ACCESS_KEY_ID=ACCESS, AWS_SECRET_ACCESS_KEY=SECRET))
+    operator.apply(secret("mine", key="a key that the user has written down"))
+    where = {"endpoint": bucket.endpoint, "bucket": "backups", "credentialsSecretRef": {"name": "s3"}}
+    repositories = [
+        {"name": "main", "volume": {"size": "1Gi"}},
+        {"name": "away", "s3": where, "encryptionKeySecretRef": {"name": "mine"}},
+    ]
+    spec = {"redis": {}, "images": {"registry": REGISTRY}, "backup": {"repositories": repositories}}
+    metadata = {"name": "cos", "namespace": SPACE}
+    operator.apply({"apiVersion": "cos.dev/v1alpha1", "kind": "CosStack", "metadata": metadata, "spec": spec})
+    operator.wait_ready("cos", SPACE)
+    redis(operator, "eval", f"for i=1,{KEYS} do redis.call('set','k'..i,i) end", "0")
+    yield operator
+    operator.delete_namespace(SPACE)
+
+
+def secret(name: str, **values: str) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": SPACE}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": values}
+
+
+def redis(cluster: Cluster, *command: str) -> str:
+    """A command of the application's, in the server's own pod."""
+    password = secret_value(cluster, "cos-redis-app", "password")
+    shell = ("exec", "cos-redis-0", "-n", SPACE, "--", "env", f"REDISCLI_AUTH={password}", "redis-cli")
+    return cluster.run(*shell, *command).stdout.strip()
+
+
+def secret_value(cluster: Cluster, name: str, key: str) -> str:
+    found = cluster.get("secret", name, SPACE)
+    assert found
+    return base64.b64decode(found["data"][key]).decode()
+
+
+def create(cluster: Cluster, name: str, **spec: Any) -> None:
+    cluster.apply(
+        {
+            "apiVersion": "cos.dev/v1alpha1",
+            "kind": "StackBackup",
+            "metadata": {"name": name, "namespace": SPACE},
+            "spec": {"stackRef": {"name": "cos"}, **spec},
+        }
+    )
+
+
+def status(cluster: Cluster, name: str) -> dict[str, Any]:
+    found = cluster.get("stackbackup", name, SPACE)
+    return dict((found or {}).get("status") or {})
+
+
+def ended(cluster: Cluster, name: str, seconds: float = LIMIT) -> dict[str, Any]:
+    """The status of a backup once it has ended."""
+
+    def done() -> dict[str, Any] | None:
+        found = status(cluster, name)
+        return found if found.get("completionTime") else None
+
+    return wait_for(f"backup {name} has ended: {status(cluster, name).get('message')}", done, seconds)
+
+
+def healthy(cluster: Cluster) -> dict[str, Any]:
+    """What the stack says of its backups."""
+    return cluster.condition("cos", SPACE, "BackupHealthy") or {"reason": "", "message": ""}
+
+
+def bash(cluster: Cluster, command: str) -> str:
+    """What a person's command line says."""
+    environment = {"KUBECONFIG": cluster.kubeconfig, "PATH": f"{Path(cluster.kubectl_path).parent}:/usr/bin:/bin"}
+    done = subprocess.run(
+        ["/bin/bash", "-c", command], env=environment, capture_output=True, text=True, timeout=30, check=True
+    )
+    return done.stdout
+
+
+@contextmanager
+def writer(cluster: Cluster) -> Iterator[None]:
+    """Two counters that are raised together, as fast as one connection can."""
+    password = secret_value(cluster, "cos-redis-app", "password")
+    command = [
+        cluster.kubectl_path,
+        "--kubeconfig",
+        cluster.kubeconfig,
+        "exec",
+        "cos-redis-0",
+        "-n",
+        SPACE,
+        "--",
+    ]
+    command += ["env", f"REDISCLI_AUTH={password}", "redis-cli", "-r", "10000000"]
+    command += ["eval", "redis.call('incr','a') redis.call('incr','b')", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for("it writes", lambda: int(redis(cluster, "get", "a") or 0) > 100, 20)
+        yield
+        assert process.poll() is None, "it wrote all the time"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def restored(cluster: Cluster, row: dict[str, Any], script: str) -> str:
+    """What a script of redis-cli says of a copy in the volume that restic alone has read back."""
+    images = [BY_NAME[name].reference for name in ("cos-operator", "redis")]
+    volumes = [
+        {"name": "repository", "persistentVolumeClaim": {"claimName": "cos-redis-backup-main"}},
+        {"name": "key", "secret": {"secretName": "cos-backup-key", "defaultMode": 0o440}},
+        {"name": "data", "emptyDir": {}},
+    ]
+    mounts = [
+        {"name": "repository", "mountPath": "/repository", "readOnly": True},
+        {"name": "key", "mountPath": "/key", "readOnly": True},
+        {"name": "data", "mountPath": "/data"},
+    ]
+    fetch = {
+        "name": "fetch",
+        "image": images[0],
+        "command": ["restic", "--no-cache", "--no-lock", "restore", row["snapshot"], "--target", "/data"],
+        "env": [
+            {"name": "RESTIC_REPOSITORY", "value": f"/repository/{row['path']}"},
+            {"name": "RESTIC_PASSWORD_FILE", "value": "/key/key"},
+        ],
+        "volumeMounts": mounts,
+        "securityContext": HARDENED,
+    }
+    serve = ["redis-server", "--dir", "/data/work/data", "--dbfilename", "redis.rdb"]
+    serve += ["--save", "", "--bind", "127.0.0.1"]
+    server = {"name": "redis", "image": images[1], "command": serve}
+    server |= {"volumeMounts": mounts[2:], "securityContext": HARDENED}
+    spec = {
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": 1,
+        "restartPolicy": "Never",
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 65532,
+            "fsGroup": 65532,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "initContainers": [fetch],
+        "containers": [server],
+        "volumes": volumes,
+    }
+    metadata = {"name": "restored", "namespace": SPACE}
+    cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+    try:
+        cluster.run("wait", "--for=condition=Ready", "pod/restored", "-n", SPACE, "--timeout=60s", timeout=70)
+        inside = ("exec", "restored", "-n", SPACE, "--", "bash", "-c")
+
+        def loaded() -> bool:
+            return cluster.run(*inside, "redis-cli ping", check=False).stdout.strip() == "PONG"
+
+        wait_for("the copy is loaded", loaded, 30)
+        return cluster.run(*inside, script).stdout
+    finally:
+        cluster.run("delete", "pod", "restored", "-n", SPACE, "--wait=true")
+
+
+def test_a_copy_under_writes_is_of_one_moment_and_holds_what_it_says(kept: Cluster) -> None:
+    with writer(kept):
+        create(kept, "first")
+        found = ended(kept, "first")
+    assert found["phase"] == "Succeeded", found
+    (row,) = found["components"]
+    assert (found["repository"], row["engineVersion"]) == ("main", "8.0.2")
+    script = (
+        "redis-cli dbsize; redis-cli get k77; redis-cli get a; redis-cli get b; "
+        "sha256sum </data/work/data/redis.rdb; cat /data/work/data/manifest.json"
+    )
+    size, sample, a, b, checksum, *manifest = restored(kept, row, script).splitlines()
+    assert int(size) == row["entries"] == KEYS + 2
+    assert sample == "77"
+    assert int(a) == int(b) > 100, "of one moment"
+    assert checksum.split()[0] == row["sha256"]
+    said = json.loads("".join(manifest))
+    assert (said["sha256"], said["keyFingerprint"]) == (row["sha256"], row["keyFingerprint"])
+    assert said["lineage"] == row["lineage"]
+    wait_for("its Job is gone", lambda: not kept.list("jobs", SPACE), 30)
+
+
+def test_a_bucket_behind_an_authority_of_ones_own_holds_nothing_that_can_be_read(
+    kept: Cluster, bucket: Bucket
+) -> None:
+    create(kept, "untrusted", repository="away", activeDeadlineSeconds=60)
+    failed = ended(kept, "untrusted")
+    assert failed["phase"] == "Failed"
+    assert "certificate" in failed["message"], failed["message"]
+    wait_for("the stack says so", lambda: healthy(kept)["reason"] == "BackupFailed", 20)
+    values = {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET, "ca.crt": bucket.authority}
+    kept.apply(secret("s3", **values))
+    redis(kept, "set", "needle", "a-value-that-nobody-may-find")
+    create(kept, "away-1", repository="away")
+    first = ended(kept, "away-1")
+    assert first["phase"] == "Succeeded", first
+    create(kept, "away-2", repository="away")
+    second = ended(kept, "away-2")
+    rows = [found["components"][0] for found in (first, second)]
+    assert rows[0]["sha256"] != rows[1]["sha256"] or rows[0]["pointInTime"] == rows[1]["pointInTime"]
+    assert rows[1]["storedBytes"] < 0.1 * rows[0]["storedBytes"], "what has not changed is not stored again"
+    files = [path for path in bucket.folder.rglob("*") if path.is_file()]
+    assert len(files) > 5
+    assert not [path for path in files if b"a-value-that-nobody-may-find" in path.read_bytes()]
+
+
+def test_another_key_is_called_by_its_name_and_harms_nothing(kept: Cluster) -> None:
+    good = secret_value(kept, "mine", "key")
+    kept.apply(secret("mine", key="another key than the one before"))
+    create(kept, "wrong-key", repository="away")
+    failed = ended(kept, "wrong-key")
+    assert failed["phase"] == "Failed"
+    assert "the repository was written with another key than the one that is given" in failed["message"]
+    wait_for("the stack says so", lambda: healthy(kept)["reason"] == "BackupFailed", 20)
+    assert "another key" in healthy(kept)["message"]
+    assert kept.condition("cos", SPACE, "Ready")["status"] == "True", "it serves all the same"
+    kept.apply(secret("mine", key=good))
+    create(kept, "right-key", repository="away")
+    assert ended(kept, "right-key")["phase"] == "Succeeded"
+
+
+def test_a_copy_outlives_the_operator_and_not_its_own_pod(kept: Cluster) -> None:
+    create(kept, "orphaned")
+    wait_for("it runs", lambda: status(kept, "orphaned").get("phase") == "Running", LIMIT)
+    name = "app.kubernetes.io/name=cos-operator"
+    kept.run(
+        "delete", "pods", "-n", OPERATOR_NAMESPACE, "-l", name, "--grace-period=0", "--force", "--wait=false"
+    )
+    assert ended(kept, "orphaned", 2 * LIMIT)["phase"] == "Succeeded"
+    create(kept, "killed")
+    wait_for("it runs", lambda: status(kept, "killed").get("phase") == "Running", LIMIT)
+    kept.run("delete", "pods", "-n", SPACE, "-l", "cos.dev/backup=killed", "--wait=false")
+    found = ended(kept, "killed")
+    assert found["phase"] == "Failed"
+    create(kept, "after")
+    assert ended(kept, "after")["phase"] == "Succeeded", "what the killed one left locked is in nobody's way"
+
+
+def test_data_is_called_safe_once_it_is_copied_and_the_key_kept(kept: Cluster) -> None:
+    create(kept, "last")
+    assert ended(kept, "last")["phase"] == "Succeeded"
+
+    wait_for("the key is asked for", lambda: healthy(kept)["reason"] == "KeyNotEscrowed", 20)
+    # As the message says it, word for word.
+    show, say = (part for part in healthy(kept)["message"].split("`") if part.startswith("kubectl"))
+    assert bash(kept, show) == secret_value(kept, "cos-backup-key", "key")
+    bash(kept, say)
+    wait_for("it is safe", lambda: healthy(kept)["reason"] == "BackedUp", 20)
