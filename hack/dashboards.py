@@ -189,12 +189,16 @@ STACK = (
         unit="s",
     ),
     Panel(
-        "Backups that ended",
+        "Backups and restores that ended",
         [
             (
                 "{{stack}} {{phase}}",
                 f"sum by (namespace, stack, phase) (increase(cos_backup_runs_total{{{_STACK}}}[1h]))",
-            )
+            ),
+            (
+                "{{stack}} restore {{phase}}",
+                f"sum by (namespace, stack, phase) (increase(cos_restore_runs_total{{{_STACK}}}[1h]))",
+            ),
         ],
         "By how they ended, in the hour before.",
     ),

@@ -29,6 +29,8 @@ ANNOTATION_FILES = f"{GROUP}/files-hash"
 
 #: On a volume: the newest version of the engine that was started on it.
 ANNOTATION_DATA_VERSION = f"{GROUP}/data-version"
+#: On a volume that a restore fills, or has filled in vain: the UID of the restore. Such a volume is nobody's yet.
+ANNOTATION_CANDIDATE = f"{GROUP}/candidate-of"
 #: On a ControllerRevision, JSON by component: what served (the image by digest), and what did not serve in time.
 ANNOTATION_GOOD = f"{GROUP}/good"
 ANNOTATION_FAILED = f"{GROUP}/failed"

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from cos_controllers.api.backup import StackBackup
 from cos_controllers.api.metadata import Metadata
 from cos_controllers.api.probe import StackProbe
+from cos_controllers.api.restore import StackRestore
 from cos_controllers.api.stack import CosStack, CosStackSpec
 from cos_controllers.api.status import CosStackStatus
 from cos_controllers.k8s import Manifest
@@ -58,6 +59,16 @@ def parse_backups(stack: str, items: Iterable[Manifest]) -> list[StackBackup]:
         if item["spec"]["stackRef"]["name"] == stack:
             with contextlib.suppress(ValidationError):
                 found.append(StackBackup.model_validate(item))
+    return found
+
+
+def parse_restores(stack: str, items: Iterable[Manifest]) -> list[StackRestore]:
+    """The restores of a stack among live objects. One that breaks a rule that is newer than it is left out."""
+    found = []
+    for item in items:
+        if item["spec"]["stackRef"]["name"] == stack:
+            with contextlib.suppress(ValidationError):
+                found.append(StackRestore.model_validate(item))
     return found
 
 

@@ -31,6 +31,7 @@ from cos_controllers.rollout import (
     with_service,
 )
 from cos_controllers.turns import replace_pods, take_turns
+from cos_controllers.volumes import data_volumes
 from cos_controllers.wanted import Wanted
 
 #: Seconds until a stack is looked at again without a hint. One that rests is not: its engines are asked all the
@@ -243,13 +244,20 @@ def _judged(
 
 def _retained(resolution: Resolution, stack: CosStack, snapshot: Snapshot) -> list[RetainedVolume]:
     present = {wanted.component for wanted in resolution.components}
+    # Of those that are there, volumes that a restore has set aside, or has filled in vain.
+    aside = {
+        obj["metadata"]["name"]
+        for wanted in resolution.components
+        for obj in data_volumes(stack, snapshot.objects, wanted.name).values()
+        if wanted.claim and obj["metadata"]["name"] != wanted.claim
+    }
     return [
         RetainedVolume(component=component, claim=ref.name)
         for ref, obj in snapshot.objects.items()
         if ref.kind == "PersistentVolumeClaim"
         and is_ours(obj, stack)
         and (component := (obj["metadata"].get("labels") or {}).get(LABEL_STACK_COMPONENT, ""))
-        and component not in present
+        and (component not in present or ref.name in aside)
     ]
 
 

@@ -11,21 +11,41 @@ from cos_controllers.api.stack import CosStack
 from cos_controllers.api.status import Reason
 from cos_controllers.components.versions import newest
 from cos_controllers.k8s import Manifest
-from cos_controllers.names import ANNOTATION_DATA_VERSION, LABEL_VERSION, claim_name
+from cos_controllers.names import ANNOTATION_CANDIDATE, ANNOTATION_DATA_VERSION, LABEL_VERSION, claim_name
 from cos_controllers.observation import Problem, Ref, Snapshot
 from cos_controllers.ownership import is_ours
 from cos_controllers.pods import claim_of, has_started
 
 
 def current_claim(stack: CosStack, snapshot: Snapshot, instance: str) -> str:
-    """The newest volume of an instance that is there, else the first."""
-    form = re.compile(rf"^{re.escape(claim_name(instance, 0)[:-1])}(\d+)$")
+    """The newest volume of an instance that is there, else the first. One that a restore fills is not there yet."""
     serials = [
-        int(match.group(1))
-        for ref, obj in snapshot.objects.items()
-        if ref.kind == "PersistentVolumeClaim" and (match := form.fullmatch(ref.name)) and is_ours(obj, stack)
+        serial
+        for serial, obj in data_volumes(stack, snapshot.objects, instance).items()
+        if not is_candidate(obj)
     ]
     return claim_name(instance, max(serials, default=0))
+
+
+def data_volumes(stack: CosStack, objects: Mapping[Ref, Manifest], instance: str) -> dict[int, Manifest]:
+    """The data volumes of an instance by their serials."""
+    form = re.compile(rf"^{re.escape(claim_name(instance, 0)[:-1])}(\d+)$")
+    return {
+        int(match.group(1)): obj
+        for ref, obj in objects.items()
+        if ref.kind == "PersistentVolumeClaim" and (match := form.fullmatch(ref.name)) and is_ours(obj, stack)
+    }
+
+
+def serial_of(claim: str) -> int:
+    """The serial in the name of a data volume, -1 if it has none."""
+    _, _, serial = claim.rpartition("-")
+    return int(serial) if serial.isdecimal() else -1
+
+
+def is_candidate(claim: Manifest) -> bool:
+    """Whether a restore fills a volume, or has filled it in vain."""
+    return ANNOTATION_CANDIDATE in (claim["metadata"].get("annotations") or {})
 
 
 def data_version(claim: str, objects: Mapping[Ref, Manifest]) -> str:
@@ -68,13 +88,20 @@ def asked_of_volume(spec: Storage, claim: str, live: Manifest | None) -> tuple[S
 
 
 def lost_volume(instance: str, claim: str, objects: Mapping[Ref, Manifest]) -> Problem | None:
-    """The engine has run on a volume that is gone: an empty one in its place must be a person's wish."""
-    if Ref("StatefulSet", instance) in objects and Ref("PersistentVolumeClaim", claim) not in objects:
-        return Problem(
-            Reason.VOLUME_LOST,
-            f"volume {claim} is gone: restore it, or delete StatefulSet {instance} to begin with an empty volume",
-        )
-    return None
+    """The engine has run on a volume that is gone: an empty or older one in its place must be a person's wish."""
+    workload = objects.get(Ref("StatefulSet", instance))
+    if workload is None:
+        return None
+    ran_on = claim_of(workload["spec"]["template"]) or claim
+    is_there = Ref("PersistentVolumeClaim", claim) in objects
+    # A newer one than that which is gone was restored.
+    if is_there and (serial_of(claim) > serial_of(ran_on) or Ref("PersistentVolumeClaim", ran_on) in objects):
+        return None
+    otherwise = f"volume {claim}, which was there before it" if is_there else "an empty volume"
+    return Problem(
+        Reason.VOLUME_LOST,
+        f"volume {ran_on} is gone: restore it, or delete StatefulSet {instance} to begin with {otherwise}",
+    )
 
 
 def capacity(claim: str, objects: Mapping[Ref, Manifest]) -> str | None:

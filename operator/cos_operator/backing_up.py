@@ -1,4 +1,4 @@
-"""One run for the backups of one stack: read, decide, do. The copies themselves are made by Jobs."""
+"""One run for the backups and restores of one stack: read, decide, do. Jobs do what takes long."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 import structlog
 
 from cos_controllers.api.backup import BackupPhase, StackBackupStatus
+from cos_controllers.api.restore import StackRestoreStatus
 from cos_controllers.api.stack import CosStack
 from cos_controllers.backups.begin import Begin
-from cos_controllers.backups.job import CONTAINER
+from cos_controllers.backups.job import FETCHER, STORE
 from cos_controllers.backups.plan import Plan, decide
 from cos_controllers.backups.report import Progress, last_progress
 from cos_controllers.backups.seen import Seen, secrets_of
@@ -27,7 +28,8 @@ from cos_controllers.names import (
     stack_selector,
 )
 from cos_controllers.observation import CheckTarget, ref_of
-from cos_controllers.parsing import parse_backups
+from cos_controllers.parsing import parse_backups, parse_restores
+from cos_controllers.pods import container_statuses
 from cos_operator import metrics, tracing
 from cos_operator.engines.base import PROVISION_SECONDS, BackupClient, EngineError
 from cos_operator.key import Key
@@ -37,6 +39,10 @@ from cos_operator.operations import delete, job_warnings, usable
 
 log = structlog.stdlib.get_logger(__name__)
 
+#: What is read of the stack's children.
+_CHILDREN = ("StatefulSet", "PersistentVolumeClaim", "Pod")
+#: Containers whose logs tell progress.
+_TELLING = (STORE, FETCHER)
 #: Lines of a Job's log among which its newest progress is.
 _LOG_LINES = 5
 
@@ -48,10 +54,10 @@ class NotBegun(Exception):
 
 
 class BackupMaker:
-    """Looks after the backups of stacks, one call a stack.
+    """Looks after the backups and restores of stacks, one call a stack.
 
     `targets`: the engines of a stack, none while nobody knows them; `image`: the operator's own. `recorded` hears of
-    each stack of which a backup has ended.
+    each stack of which one has ended.
     """
 
     def __init__(
@@ -71,7 +77,7 @@ class BackupMaker:
         self._now = now
 
     async def __call__(self, key: Key) -> float | None:
-        """Take each backup of the stack one step on. Returns the seconds until the next look, None if there is no need.
+        """Take each of them one step on. Returns the seconds until the next look, None if there is no need.
 
         Raises `KubeError` and `NotBegun` for what the queue shall try again.
         """
@@ -85,14 +91,14 @@ class BackupMaker:
                 return None
 
     async def _observe(self, key: Key) -> Seen:
-        kube, selector = self._kube, backups_selector(key.name)
-        raw, backups, jobs, pods, workloads, claims = await asyncio.gather(
+        kube, selector, children_of = self._kube, backups_selector(key.name), stack_selector(key.name)
+        raw, backups, restores, jobs, pods, children = await asyncio.gather(
             kube.get("CosStack", key.namespace, key.name),
             kube.list("StackBackup", key.namespace),
+            kube.list("StackRestore", key.namespace),
             kube.list("Job", key.namespace, selector),
             kube.list("Pod", key.namespace, selector),
-            kube.list("StatefulSet", key.namespace, stack_selector(key.name)),
-            kube.list("PersistentVolumeClaim", key.namespace, stack_selector(key.name)),
+            asyncio.gather(*(kube.list(kind, key.namespace, children_of) for kind in _CHILDREN)),
         )
         stack, why = usable(raw)
         lonely = [job["metadata"]["uid"] for job in jobs if is_without_pods(job, pods)]
@@ -104,9 +110,10 @@ class BackupMaker:
         return Seen(
             stack=stack,
             backups=parse_backups(key.name, backups),
+            restores=parse_restores(key.name, restores),
             jobs=jobs,
             pods=pods,
-            objects={ref_of(obj): obj for obj in (*workloads, *claims)},
+            objects={ref_of(obj): obj for found in children for obj in found},
             secrets=secrets,
             progress=progress,
             image=self._image,
@@ -133,35 +140,48 @@ class BackupMaker:
     ) -> dict[str, Progress]:
         """How far the Jobs are whose pods run."""
         sources = {
-            job["metadata"]["uid"]: pod["metadata"]["name"]
+            job["metadata"]["uid"]: (pod["metadata"]["name"], container)
             for job in jobs
             if not end_of(job)
             for pod in pods_of_job(job, pods)
-            if _stores(pod)
+            if (container := _telling(pod))
         }
         logs = await asyncio.gather(
-            *(self._kube.log(key.namespace, pod, CONTAINER, lines=_LOG_LINES) for pod in sources.values())
+            *(self._kube.log(key.namespace, *source, lines=_LOG_LINES) for source in sources.values())
         )
         found = {uid: last_progress(text) for uid, text in zip(sources, logs, strict=True)}
         return {uid: progress for uid, progress in found.items() if progress}
 
     async def _execute(self, key: Key, seen: Seen, plan: Plan) -> float | None:
-        versions = {backup.metadata.name: backup.metadata.resource_version for backup in seen.backups}
+        backups = {item.metadata.name: item.metadata.resource_version for item in seen.backups}
         for name, status in plan.statuses.items():
-            await self._report(key, name, versions[name], status)
+            await self._report("StackBackup", key, name, backups[name], status)
+        restores = {item.metadata.name: item.metadata.resource_version for item in seen.restores}
+        for name, restored in plan.restored.items():
+            await self._report("StackRestore", key, name, restores[name], restored)
         for job in plan.jobs:
             # The Job is gone only after its pods: until then its name keeps others from the same data.
             await delete(self._kube, "Job", key.namespace, job, "Foreground")
+        for claim in plan.claims:
+            await self._kube.apply(claim, force=True)
+            log.info("applied", kind="PersistentVolumeClaim", object=claim["metadata"]["name"])
         problems = [await self._begin(key, item) for item in plan.begin]
         if any(problems):
             raise NotBegun("; ".join(filter(None, problems)))
         return plan.again
 
-    async def _report(self, key: Key, name: str, version: str, status: StackBackupStatus) -> None:
+    async def _report(
+        self,
+        kind: str,
+        key: Key,
+        name: str,
+        version: str,
+        status: StackBackupStatus | StackRestoreStatus,
+    ) -> None:
         body = {
             "apiVersion": API_VERSION,
-            "kind": "StackBackup",
-            # Only of the very backup that was read: another one of its name may have come.
+            "kind": kind,
+            # Only of the very object that was read: another one of its name may have come.
             "metadata": {"name": name, "namespace": key.namespace, "resourceVersion": version},
             "status": status.model_dump(by_alias=True, exclude_none=True, mode="json"),
         }
@@ -169,28 +189,38 @@ class BackupMaker:
             await self._kube.apply(body, force=True, subresource="status")
         except NotFound:
             return  # it has been deleted meanwhile
-        log.info("backup", backup=name, phase=status.phase.value, message=status.message)
+        log.info(kind, object=name, phase=status.phase.value, message=status.message)
         if status.completion_time:
-            metrics.BACKUPS.labels(key.namespace, key.name, status.phase.value).inc()
-            self._trace(key, name, status)
+            metrics.OPERATIONS[kind].labels(key.namespace, key.name, status.phase.value).inc()
+            self._trace(kind, key, name, status)
             self._recorded(key)
 
-    def _trace(self, key: Key, name: str, status: StackBackupStatus) -> None:
+    def _trace(self, kind: str, key: Key, name: str, status: StackBackupStatus | StackRestoreStatus) -> None:
         """A span of the run, which others made."""
         if status.start_time and status.completion_time:
             tracing.record(
-                "StackBackup",
+                kind,
                 status.start_time,
                 status.completion_time,
-                failed="" if status.phase is BackupPhase.SUCCEEDED else status.message,
+                failed="" if status.phase == BackupPhase.SUCCEEDED else status.message,
                 namespace=key.namespace,
                 stack=key.name,
-                backup=name,
+                object=name,
                 components=len(status.components),
             )
 
     async def _begin(self, key: Key, begin: Begin) -> str:
-        """Create a Job once the engine lets its backup user in; else why not."""
+        """Create a Job, for a copy once the engine lets its backup user in; else why not."""
+        if begin.admit and (problem := await self._admit(key, begin)):
+            return problem
+        try:
+            await self._kube.create(begin.job)
+        except AlreadyExists:
+            return f"{begin.component}: a Job {begin.job['metadata']['name']} exists already"
+        log.info("Job created", job=begin.job["metadata"]["name"])
+        return ""
+
+    async def _admit(self, key: Key, begin: Begin) -> str:
         target = next((item for item in self._targets(key) if item.component == begin.component), None)
         if target is None:
             return f"{begin.component}: it does not serve"
@@ -203,24 +233,20 @@ class BackupMaker:
             return f"{begin.component}: the backup user was not let in within {PROVISION_SECONDS:g} s"
         except EngineError as error:
             return f"{begin.component}: {error}"
-        try:
-            await self._kube.create(begin.job)
-        except AlreadyExists:
-            return f"{begin.component}: a Job {begin.job['metadata']['name']} exists already"
-        log.info("backup's Job created", job=begin.job["metadata"]["name"])
         return ""
 
 
 async def backed_up(kube: Kube, namespace: str | None) -> dict[Key, bool]:
-    """Stacks of a namespace, or of the cluster, that have backups, or a Job of one that is gone."""
-    backups, jobs = await asyncio.gather(
+    """Stacks of a namespace, or of the cluster, that have backups or restores, or a Job of one that is gone."""
+    backups, restores, jobs = await asyncio.gather(
         kube.list("StackBackup", namespace),
+        kube.list("StackRestore", namespace),
         kube.list("Job", namespace, f"{SELECTOR_MANAGED},{LABEL_BACKED_UP_STACK}"),
     )
     found = {Key(home, name): False for home, name in metrics.backed_up_stacks() if namespace in {None, home}}
-    for backup in backups:
-        key = Key(backup["metadata"]["namespace"], backup["spec"]["stackRef"]["name"])
-        found[key] = found.get(key, False) or not (backup.get("status") or {}).get("completionTime")
+    for item in (*backups, *restores):
+        key = Key(item["metadata"]["namespace"], item["spec"]["stackRef"]["name"])
+        found[key] = found.get(key, False) or not (item.get("status") or {}).get("completionTime")
     for job in jobs:
         found[Key(job["metadata"]["namespace"], job["metadata"]["labels"][LABEL_BACKED_UP_STACK])] = True
     return found
@@ -234,7 +260,9 @@ def _length(value: str) -> int:
         return 0
 
 
-def _stores(pod: Manifest) -> bool:
-    """Whether the container runs whose log tells progress."""
-    statuses = (pod.get("status") or {}).get("containerStatuses") or ()
-    return any(item["name"] == CONTAINER and "running" in (item.get("state") or {}) for item in statuses)
+def _telling(pod: Manifest) -> str:
+    """The container that runs and whose log tells progress, "" without."""
+    for item in container_statuses(pod):
+        if item["name"] in _TELLING and "running" in (item.get("state") or {}):
+            return str(item["name"])
+    return ""

@@ -92,7 +92,7 @@ WRITE_TIMEOUT = 4.0
 #: Connections to the API server; more requests than this wait for one (within their timeout).
 _MAX_CONNECTIONS = 32
 #: Objects of one page. Stacks with their status are large (10 KB): a page takes 10 ms, in which nothing else is done.
-_PAGE_SIZES = {"CosStack": 100, "StackProbe": 100, "StackBackup": 100}
+_PAGE_SIZES = {"CosStack": 100, "StackProbe": 100, "StackBackup": 100, "StackRestore": 100}
 _PAGE_SIZE = 500
 #: Bytes of a log that are read at most.
 _LOG_BYTES = 16384

@@ -37,6 +37,7 @@ KINDS: Mapping[str, Kind] = {
     "CosStack": Kind(API_VERSION, "cosstacks"),
     "StackProbe": Kind(API_VERSION, "stackprobes"),
     "StackBackup": Kind(API_VERSION, "stackbackups"),
+    "StackRestore": Kind(API_VERSION, "stackrestores"),
     "Secret": Kind("v1", "secrets"),
     "ConfigMap": Kind("v1", "configmaps"),
     "Service": Kind("v1", "services"),
@@ -68,7 +69,7 @@ WATCHED_KINDS = (
     "PodDisruptionBudget",
 )
 #: Kinds whose changes are for those who look after probes and backups.
-OPERATION_KINDS = ("StackProbe", "StackBackup", "Job")
+OPERATION_KINDS = ("StackProbe", "StackBackup", "StackRestore", "Job")
 #: Kinds of which a stack has children. Nobody but the operator has a reason to touch a revision.
 CHILD_KINDS = (*WATCHED_KINDS, "ControllerRevision")
 

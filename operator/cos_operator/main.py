@@ -79,6 +79,20 @@ def backup() -> None:
 
 
 @app.command()
+def restore() -> None:
+    """Fetch the copy that COS_RESTORE_ORDER names. Run by the Job of a StackRestore."""
+    from cos_controllers.backups.order import FETCH, Fetch  # noqa: PLC0415 - only here: it takes a second
+    from cos_operator.backup.runner import fetch  # noqa: PLC0415 - likewise
+
+    try:
+        order = Fetch.model_validate_json(os.environ.get(FETCH, ""))
+    except ValueError as error:
+        typer.echo(f"cos-operator: {FETCH} is not an order: {error}", err=True)
+        raise typer.Exit(2) from error
+    raise typer.Exit(fetch(order))
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     typer.echo(installed("cos-operator"))

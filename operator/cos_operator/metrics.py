@@ -226,6 +226,14 @@ BACKUP_SECONDS = Gauge(
     ("namespace", "stack", "component"),
     registry=REGISTRY,
 )
+RESTORES = Counter(
+    "cos_restore_runs_total",
+    "Restores of the stack that have ended, by phase.",
+    ("namespace", "stack", "phase"),
+    registry=REGISTRY,
+)
+#: What counts those that have ended, by kind.
+OPERATIONS = {"StackBackup": BACKUPS, "StackRestore": RESTORES}
 
 _DESCRIBED = (
     INFO,
@@ -262,6 +270,7 @@ _DESCRIBED = (
     BACKUP_BYTES,
     BACKUP_STORED,
     BACKUP_SECONDS,
+    RESTORES,
 )
 #: Conditions that a stack has only if its spec asks for them.
 _OPTIONAL_CONDITIONS = ("SLOMet", "BackupHealthy")
@@ -447,7 +456,7 @@ def remove_stack(namespace: str, stack: str) -> None:
     """Remove every series of a deleted stack. A stack without any is fine."""
     for known in (_rows, _gates, _usages, _objectives):
         known.pop((namespace, stack), None)
-    for metric in (*_PRESENT, ROLLBACKS, PROBES, BACKUPS):
+    for metric in (*_PRESENT, ROLLBACKS, PROBES, BACKUPS, RESTORES):
         metric.remove_by_labels({"namespace": namespace, "stack": stack})
 
 

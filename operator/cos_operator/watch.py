@@ -289,6 +289,7 @@ class Watcher:
         self._register(registry, STACK_KIND, lambda event: event["name"])
         for kind in WATCHED_KINDS:
             self._register(registry, kind, lambda event: event["labels"].get(LABEL_STACK))
+        self._register(registry, "StackRestore", _stack_referred_to, "StackBackup")
         for about, label in (("StackProbe", LABEL_PROBED_STACK), ("StackBackup", LABEL_BACKED_UP_STACK)):
             self._register(registry, about, _stack_referred_to, about)
             self._register(registry, "Job", partial(_labelled, label), about)

@@ -259,7 +259,7 @@ def test_roles_for_people_are_aggregated_and_speak_of_stacks_alone(render: Any) 
     assert len(roles) == 2
     for role in roles:
         named = {resource for rule in role["rules"] for resource in rule["resources"]}
-        assert named == {"cosstacks", "stackprobes", "stackbackups"}
+        assert named == {"cosstacks", "stackprobes", "stackbackups", "stackrestores"}
     (view,) = [
         role for role in roles if "rbac.authorization.k8s.io/aggregate-to-view" in role["metadata"]["labels"]
     ]

@@ -128,19 +128,33 @@ def create(cluster: Cluster, name: str, **spec: Any) -> None:
     )
 
 
-def status(cluster: Cluster, name: str) -> dict[str, Any]:
-    found = cluster.get("stackbackup", name, SPACE)
+def restore(cluster: Cluster, name: str, backup: str, **spec: Any) -> None:
+    cluster.apply(
+        {
+            "apiVersion": "cos.dev/v1alpha1",
+            "kind": "StackRestore",
+            "metadata": {"name": name, "namespace": SPACE},
+            "spec": {"stackRef": {"name": "cos"}, "backup": backup, **spec},
+        }
+    )
+
+
+def status(cluster: Cluster, name: str, kind: str = "stackbackup") -> dict[str, Any]:
+    found = cluster.get(kind, name, SPACE)
     return dict((found or {}).get("status") or {})
 
 
-def ended(cluster: Cluster, name: str, seconds: float = LIMIT) -> dict[str, Any]:
-    """The status of a backup once it has ended."""
+def ended(cluster: Cluster, name: str, seconds: float = LIMIT, kind: str = "stackbackup") -> dict[str, Any]:
+    """The status of a backup or a restore once it has ended."""
 
     def done() -> dict[str, Any] | None:
-        found = status(cluster, name)
+        found = status(cluster, name, kind)
         return found if found.get("completionTime") else None
 
-    return wait_for(f"backup {name} has ended: {status(cluster, name).get('message')}", done, seconds)
+    try:
+        return wait_for(f"{kind} {name} has ended", done, seconds)
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {status(cluster, name, kind)}") from error
 
 
 def healthy(cluster: Cluster) -> dict[str, Any]:
@@ -150,7 +164,10 @@ def healthy(cluster: Cluster) -> dict[str, Any]:
 
 def bash(cluster: Cluster, command: str) -> str:
     """What a person's command line says."""
-    environment = {"KUBECONFIG": cluster.kubeconfig, "PATH": f"{Path(cluster.kubectl_path).parent}:/usr/bin:/bin"}
+    environment = {
+        "KUBECONFIG": cluster.kubeconfig,
+        "PATH": f"{Path(cluster.kubectl_path).parent}:/usr/bin:/bin",
+    }
     done = subprocess.run(
         ["/bin/bash", "-c", command], env=environment, capture_output=True, text=True, timeout=30, check=True
     )
@@ -328,3 +345,30 @@ def test_data_is_called_safe_once_it_is_copied_and_the_key_kept(kept: Cluster) -
     assert bash(kept, show) == secret_value(kept, "cos-backup-key", "key")
     bash(kept, say)
     wait_for("it is safe", lambda: healthy(kept)["reason"] == "BackedUp", 20)
+
+
+def test_the_stack_serves_what_was_restored_and_the_volume_before_it_is_kept(kept: Cluster) -> None:
+    redis(kept, "set", "state", "as it was copied")
+    create(kept, "state")
+    copied = ended(kept, "state")["components"][0]
+    redis(kept, "set", "state", "as it was lost")
+    restore(kept, "unasked", "state")
+    refused = ended(kept, "unasked", kind="stackrestore")
+    assert refused["phase"] == "Failed"
+    assert "write existingData: SetAside" in refused["message"]
+    assert redis(kept, "get", "state") == "as it was lost"
+    restore(kept, "asked", "state", existingData="SetAside")
+    found = ended(kept, "asked", 2 * LIMIT, kind="stackrestore")
+    assert found["phase"] == "Succeeded", found
+    (row,) = found["components"]
+    assert (row["claim"], row["previousClaim"]) == ("cos-redis-data-1", "cos-redis-data-0")
+    assert row["entries"] == copied["entries"] == int(redis(kept, "dbsize"))
+    assert redis(kept, "get", "state") == "as it was copied", "with the application's own password, as before"
+    kept.wait_ready("cos", SPACE)
+    assert kept.stack("cos", SPACE)["status"]["retained"] == [
+        {"component": "redis", "claim": "cos-redis-data-0"}
+    ]
+    assert healthy(kept)["reason"] == "NotBackedUp", "of the new volume there is no copy yet"
+    create(kept, "afterwards")
+    assert ended(kept, "afterwards")["phase"] == "Succeeded"
+    assert ended(kept, "afterwards")["components"][0]["lineage"] != copied["lineage"]

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from cos_controllers.api.backup import StackBackup, StackBackupSpec, StackBackupStatus
 from cos_controllers.api.model import ApiModel
 from cos_controllers.api.probe import StackProbe, StackProbeSpec, StackProbeStatus
+from cos_controllers.api.restore import StackRestore, StackRestoreSpec, StackRestoreStatus
 from cos_controllers.api.stack import CosStack, CosStackSpec
 from cos_controllers.api.status import CosStackStatus
 from cos_controllers.k8s import Manifest
@@ -28,7 +29,7 @@ _DROPPED = frozenset({"title", "additionalProperties", "discriminator"})
 class _Kind:
     """A kind of ours: its models, and how `kubectl` shows it."""
 
-    model: type[CosStack | StackProbe | StackBackup]
+    model: type[CosStack | StackProbe | StackBackup | StackRestore]
     spec: type[ApiModel]
     status: type[ApiModel]
     short_name: str
@@ -84,6 +85,19 @@ _KINDS = (
             _column("Phase", ".status.phase"),
             _column("Repository", ".status.repository"),
             _column("Skew", ".status.skewSeconds", kind="integer", wide=True),
+            _column("Message", ".status.message"),
+            _AGE,
+        ),
+    ),
+    _Kind(
+        StackRestore,
+        StackRestoreSpec,
+        StackRestoreStatus,
+        "cosrestore",
+        (
+            _column("Stack", ".spec.stackRef.name"),
+            _column("Backup", ".spec.backup"),
+            _column("Phase", ".status.phase"),
             _column("Message", ".status.message"),
             _AGE,
         ),

@@ -37,7 +37,7 @@ class ConditionType(StrEnum):
     """Every component that can be backed up has a good copy, and the newest attempt succeeded; absent without
     `spec.backup`."""
     COMPLETE = "Complete"
-    """Of a `StackProbe` or `StackBackup`: it has ended, in whatever phase."""
+    """Of a `StackProbe`, `StackBackup` or `StackRestore`: it has ended, in whatever phase."""
 
 
 class Verdict(StrEnum):
@@ -271,10 +271,10 @@ class ObjectiveStatus(ApiModel):
 
 
 class RetainedVolume(ApiModel):
-    """A volume that is kept although its component is not in the spec."""
+    """A volume that is kept although nothing runs on it."""
 
     component: Annotated[str, Field(max_length=63)]
-    """The removed component."""
+    """The component, which is not in the spec any more, or was restored to another volume."""
     claim: Annotated[str, Field(max_length=253)]
     """Name of the PersistentVolumeClaim."""
 
@@ -303,4 +303,4 @@ class CosStackStatus(ApiModel):
     retained: Annotated[
         list[RetainedVolume], Field(max_length=64, json_schema_extra={"x-list-map-keys": ["claim"]})
     ] = []
-    """Volumes kept of removed components."""
+    """Volumes kept of removed components, and of restored ones those that they had."""

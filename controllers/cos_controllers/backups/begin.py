@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from cos_controllers.api.backup import Repository, StackBackup
@@ -27,10 +28,11 @@ S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
 class Begin(NamedTuple):
-    """A Job to create, once the engine lets its backup user in."""
+    """A Job to create; with `admit` once the engine lets its backup user in."""
 
     component: str
     job: Manifest
+    admit: bool = True
 
 
 class Obstacle(NamedTuple):
@@ -40,8 +42,14 @@ class Obstacle(NamedTuple):
     lasting: bool = False
 
 
-class _Waits(Exception):
-    """A copy cannot begin yet, for the reason in the message."""
+class Waits(Exception):
+    """Something cannot begin yet, for the reason in the message."""
+
+
+def late(created: str, seconds: int, now: datetime) -> str:
+    """Whether the time in which everything must have begun is over, in words."""
+    over = now - datetime.fromisoformat(created) >= timedelta(seconds=seconds)
+    return f"not begun within {seconds} s (startingDeadlineSeconds)" if over else ""
 
 
 def obstacle_to(backup: StackBackup, seen: Seen) -> Obstacle | None:
@@ -71,13 +79,13 @@ def beginning(backup: StackBackup, component: str, seen: Seen) -> Begin | str:
         return seen.why or "the stack has been deleted"
     try:
         return Begin(component, _job(backup, component, seen.stack, seen))
-    except _Waits as why:
+    except Waits as why:
         return str(why)
 
 
 def _mistake(backup: StackBackup, stack: CosStack) -> str:
     """What the spec asks for that the stack does not have."""
-    if repository_of(backup, stack) is None:
+    if repository_of(backup.spec.repository, stack) is None:
         known = ", ".join(item.name for item in stack.spec.backup.repositories) if stack.spec.backup else ""
         return f"spec.repository: the stack has no repository {backup.spec.repository}; it has {known}"
     stores = _stores(stack)
@@ -101,24 +109,19 @@ def _stores(stack: CosStack) -> dict[str, str]:
 
 
 def _job(backup: StackBackup, component: str, stack: CosStack, seen: Seen) -> Manifest:
-    """The Job of a copy. Raises `_Waits`."""
-    repository = repository_of(backup, stack)
+    """The Job of a copy. Raises `Waits`."""
+    repository = repository_of(backup.spec.repository, stack)
     if repository is None or stack.spec.backup is None:
-        raise _Waits("the stack no longer has the repository")
-    engine = _engine_of(component, stack)
+        raise Waits("the stack no longer has the repository")
+    engine = engine_of(component, stack)
     instance = child_name(stack.metadata.name, component)
-    if busy := holder(backup_job(instance), seen):
-        raise _Waits(f"waits until {busy} has ended: one copy of a component is made at a time")
-    if missing := _missing(repository, stack, seen):
-        raise _Waits(missing)
+    template = template_of(component, stack, repository, seen)
     row = previous_row(stack, component)
-    workload = seen.objects.get(Ref("StatefulSet", instance))
-    if row is None or row.serving_since is None or workload is None:
-        raise _Waits(f"waits until {component} serves")
-    template = workload["spec"]["template"]
+    if row is None or row.serving_since is None:
+        raise Waits(f"waits until {component} serves")
     claim = seen.objects.get(Ref("PersistentVolumeClaim", claim_of(template) or ""))
     if claim is None:
-        raise _Waits(f"waits until the volume of {component} is there")
+        raise Waits(f"waits until the volume of {component} is there")
     lineage, limit = claim["metadata"]["uid"], backup.spec.active_deadline_seconds
     path = path_of(stack, component, lineage)
     order = Order(
@@ -135,16 +138,29 @@ def _job(backup: StackBackup, component: str, stack: CosStack, seen: Seen) -> Ma
     )
     host = f"{instance}.{stack.metadata.namespace}.svc"
     dump = DUMPERS[engine.kind].dump(host, engine.instances(stack.spec)[component], limit)
-    images = template["spec"]["containers"][0]["image"], seen.image
-    return job_of_copy(stack, backup, repository, order, dump, images, stack.spec.backup.resources)
+    return job_of_copy(stack, backup, repository, order, dump, template, seen.image)
 
 
-def _engine_of(component: str, stack: CosStack) -> Engine:
-    """The engine of a component. Raises `_Waits` if the stack does not have it any more."""
+def template_of(component: str, stack: CosStack, repository: Repository, seen: Seen) -> Manifest:
+    """The pod template of a component to which nothing else is done, its repository being usable. Raises `Waits`."""
+    instance = child_name(stack.metadata.name, component)
+    if busy := holder(backup_job(instance), seen):
+        raise Waits(f"waits until {busy} has ended: one thing is done to the data of a component at a time")
+    if missing := _missing(repository, stack, seen):
+        raise Waits(missing)
+    workload = seen.objects.get(Ref("StatefulSet", instance))
+    if workload is None:
+        raise Waits(f"waits until {component} is there")
+    found: Manifest = workload["spec"]["template"]
+    return found
+
+
+def engine_of(component: str, stack: CosStack) -> Engine:
+    """The engine of a component. Raises `Waits` if the stack does not have it any more."""
     for engine in ENGINES:
         if engine.kind in DUMPERS and component in engine.instances(stack.spec):
             return engine
-    raise _Waits("the stack no longer has the component")
+    raise Waits("the stack no longer has the component")
 
 
 def _missing(repository: Repository, stack: CosStack, seen: Seen) -> str:

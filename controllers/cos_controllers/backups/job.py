@@ -1,21 +1,26 @@
-"""The Job that copies the data of one component: the engine's own tool writes a file, restic carries it off."""
+"""The Jobs that work on the data of one component: the engine's own tools write and load it, restic keeps it."""
 
 from __future__ import annotations
 
-from cos_controllers.api.backup import Repository, StackBackup
+from cos_controllers.api.backup import CopyStatus, Repository, StackBackup
 from cos_controllers.api.common import Resources
+from cos_controllers.api.quantity import MI
+from cos_controllers.api.restore import StackRestore
 from cos_controllers.api.stack import CosStack
 from cos_controllers.backups.order import (
     CREDENTIALS_DIR,
     DATA_DIR,
     FACTS_FILE,
+    FETCH,
     KEY_DIR,
     ORDER,
     REPOSITORY_DIR,
+    TARGET_DIR,
     WORK_DIR,
+    Fetch,
     Order,
 )
-from cos_controllers.components.base import Dump
+from cos_controllers.components.base import Dump, Dumper
 from cos_controllers.components.parts import env, mount, requirements, scratch
 from cos_controllers.jobs import OPERATOR_UID, Work, job_of_work
 from cos_controllers.k8s import (
@@ -24,6 +29,7 @@ from cos_controllers.k8s import (
     V1EnvVar,
     V1KeyToPath,
     V1PersistentVolumeClaimVolumeSource,
+    V1ResourceRequirements,
     V1SecretVolumeSource,
     V1Volume,
     V1VolumeMount,
@@ -38,13 +44,19 @@ from cos_controllers.names import (
 )
 from cos_controllers.resolve import BACKUP_KEY
 
-#: The container whose report counts.
-CONTAINER = "store"
+#: The containers whose reports count, and the one that fetches a copy.
+STORE = "store"
+LOAD = "load"
+FETCHER = "fetch"
 _LOGIN_DIR = "/login"
 #: What restic holds on its way: packs of 16 MiB, a few at a time.
 _SCRATCH = "512Mi"
 #: Readable by the group that owns the pod's volumes, and by nobody else.
 _MODE = 0o440
+_SHARED = (
+    mount("work", WORK_DIR, read_only=False),
+    mount("tmp", "/tmp", read_only=False),  # noqa: S108 - of the container
+)
 
 
 def key_secret(stack: CosStack, repository: Repository) -> str:
@@ -72,41 +84,29 @@ def job_of_copy(
     repository: Repository,
     order: Order,
     dump: Dump,
-    images: tuple[str, str],
-    resources: Resources,
+    template: Manifest,
+    image: str,
 ) -> Manifest:
-    """The Job. `images`: the engine's that runs, and the operator's own."""
+    """The Job that copies. `template`: of the engine's pod; `image`: the operator's own."""
     instance = child_name(stack.metadata.name, order.component)
-    work, tmp = mount("work", WORK_DIR, read_only=False), mount("tmp", "/tmp", read_only=False)  # noqa: S108 - of the container
-    engine = dump.container.model_copy(
+    engine = _of_engine(dump.container, stack, template).model_copy(
         update={
-            "image": images[0],
-            "image_pull_policy": stack.spec.images.pull_policy.value,
             "env": [
                 *(dump.container.env or ()),
                 *env(DATA=DATA_DIR, FACTS=FACTS_FILE, LOGIN=_LOGIN_DIR),
             ],
-            "resources": requirements(resources),
-            "volume_mounts": [work, tmp, mount("login", _LOGIN_DIR)],
+            "volume_mounts": [*_SHARED, mount("login", _LOGIN_DIR)],
         }
     )
-    volumes, mounts = _of_repository(repository, instance)
-    store = V1Container(
-        name=CONTAINER,
-        image=images[1],
-        image_pull_policy="IfNotPresent",
-        args=["backup"],
-        env=[V1EnvVar(name=ORDER, value=order.model_dump_json())],
-        resources=requirements(resources),
-        volume_mounts=[work, tmp, mount("key", KEY_DIR), *mounts],
-    )
-    key = V1SecretVolumeSource(
-        secret_name=key_secret(stack, repository),
-        items=[V1KeyToPath(key=BACKUP_KEY, path=BACKUP_KEY)],
-        default_mode=_MODE,
+    volumes, mounts = _of_repository(stack, repository, instance)
+    store = _of_operator(STORE, "backup", image, stack).model_copy(
+        update={
+            "env": [V1EnvVar(name=ORDER, value=order.model_dump_json())],
+            "volume_mounts": [*_SHARED, *mounts],
+        }
     )
     login = V1SecretVolumeSource(secret_name=backup_secret(instance), default_mode=_MODE)
-    return job_of_work(
+    job = job_of_work(
         stack,
         Work(
             name=backup_job(instance),
@@ -118,24 +118,123 @@ def job_of_copy(
             limit=2 * order.limit,
             containers=(store,),
             init_containers=(engine,),
+            volumes=(*_scratches(dump.size), V1Volume(name="login", secret=login), *volumes),
+        ),
+    )
+    return _placed(job, template)
+
+
+def job_of_restore(
+    stack: CosStack,
+    restore: StackRestore,
+    repository: Repository,
+    copy: CopyStatus,
+    claim: str,
+    dumper: Dumper,
+    template: Manifest,
+    image: str,
+) -> Manifest:
+    """The Job that fills a volume: restic fetches the copy, the engine's own tools load it.
+
+    `template` and `image` as for `job_of_copy`.
+    """
+    instance, limit = child_name(stack.metadata.name, copy.name), restore.spec.active_deadline_seconds
+    volumes, mounts = _of_repository(stack, repository, instance)
+    order = Fetch(
+        repository=location(repository, copy.path),
+        region=repository.s3.region if repository.s3 else "",
+        snapshot=copy.snapshot,
+        sha256=copy.sha256,
+        limit=limit,
+    )
+    fetch = _of_operator(FETCHER, "restore", image, stack).model_copy(
+        update={
+            "env": [V1EnvVar(name=FETCH, value=order.model_dump_json())],
+            "volume_mounts": [*_SHARED, *mounts],
+        }
+    )
+    container = dumper.load(copy.entries or 0, copy.sha256, limit)
+    load = _of_engine(container, stack, template).model_copy(
+        update={
+            # It runs the engine on all of the data.
+            "resources": V1ResourceRequirements(**template["spec"]["containers"][0].get("resources") or {}),
+            "env": [*(container.env or ()), *env(DATA=DATA_DIR, TARGET=TARGET_DIR)],
+            "volume_mounts": [*_SHARED, mount("target", TARGET_DIR, read_only=False)],
+        }
+    )
+    target = V1PersistentVolumeClaimVolumeSource(claim_name=claim)
+    # As large as the copy, and its manifest.
+    size = f"{(copy.bytes or 0) // MI + 2}Mi"
+    job = job_of_work(
+        stack,
+        Work(
+            name=backup_job(instance),
+            labels=backup_labels(stack.metadata.name, copy.name, restore.metadata.name, restore.metadata.uid),
+            # What it writes is the engine's.
+            uid=dumper.uid,
+            limit=2 * limit,
+            containers=(load,),
+            init_containers=(fetch,),
             volumes=(
-                scratch("work", dump.size),
-                scratch("tmp", _SCRATCH),
-                V1Volume(name="login", secret=login),
-                V1Volume(name="key", secret=key),
+                *_scratches(size),
+                V1Volume(name="target", persistent_volume_claim=target),
                 *volumes,
             ),
         ),
     )
+    return _placed(job, template)
+
+
+def _resources(stack: CosStack) -> Resources:
+    return stack.spec.backup.resources if stack.spec.backup else Resources()
+
+
+def _placed(job: Manifest, template: Manifest) -> Manifest:
+    """A Job whose pod may go where the engine's pod may: a volume that it binds must be of use there."""
+    pod, like = job["spec"]["template"], template["spec"]
+    where = {key: like[key] for key in ("nodeSelector", "tolerations", "affinity") if like.get(key)}
+    placed = pod | {"spec": pod["spec"] | where}
+    return job | {"spec": job["spec"] | {"template": placed}}
+
+
+def _of_engine(container: V1Container, stack: CosStack, template: Manifest) -> V1Container:
+    return container.model_copy(
+        update={
+            "image": template["spec"]["containers"][0]["image"],
+            "image_pull_policy": stack.spec.images.pull_policy.value,
+            "resources": requirements(_resources(stack)),
+        }
+    )
+
+
+def _of_operator(name: str, command: str, image: str, stack: CosStack) -> V1Container:
+    return V1Container(
+        name=name,
+        image=image,
+        image_pull_policy="IfNotPresent",
+        args=[command],
+        resources=requirements(_resources(stack)),
+    )
+
+
+def _scratches(size: str) -> tuple[V1Volume, V1Volume]:
+    """What the two containers share: the data on its way, and room for what they need besides."""
+    return scratch("work", size), scratch("tmp", _SCRATCH)
 
 
 def _of_repository(
-    repository: Repository, instance: str
+    stack: CosStack, repository: Repository, instance: str
 ) -> tuple[tuple[V1Volume, ...], tuple[V1VolumeMount, ...]]:
-    """What a pod needs to reach a repository."""
+    """What a pod needs to reach a repository and to read it."""
+    secret = V1SecretVolumeSource(
+        secret_name=key_secret(stack, repository),
+        items=[V1KeyToPath(key=BACKUP_KEY, path=BACKUP_KEY)],
+        default_mode=_MODE,
+    )
+    key, at = V1Volume(name="key", secret=secret), mount("key", KEY_DIR)
     if repository.s3 is None:
         claim = V1PersistentVolumeClaimVolumeSource(claim_name=backup_claim(instance, repository.name))
         volume = V1Volume(name="repository", persistent_volume_claim=claim)
-        return (volume,), (mount("repository", REPOSITORY_DIR, read_only=False),)
-    secret = V1SecretVolumeSource(secret_name=repository.s3.credentials_secret_ref.name, default_mode=_MODE)
-    return (V1Volume(name="credentials", secret=secret),), (mount("credentials", CREDENTIALS_DIR),)
+        return (key, volume), (at, mount("repository", REPOSITORY_DIR, read_only=False))
+    held = V1SecretVolumeSource(secret_name=repository.s3.credentials_secret_ref.name, default_mode=_MODE)
+    return (key, V1Volume(name="credentials", secret=held)), (at, mount("credentials", CREDENTIALS_DIR))

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
 from cos_controllers.api.backup import BackupPhase, CopyStatus, StackBackup, StackBackupStatus
 from cos_controllers.api.status import ConditionStatus, ConditionType
-from cos_controllers.backups.begin import Begin, beginning, chosen, obstacle_to
-from cos_controllers.backups.job import CONTAINER
+from cos_controllers.backups.begin import Begin, beginning, chosen, late, obstacle_to
+from cos_controllers.backups.job import STORE
 from cos_controllers.backups.order import Order
+from cos_controllers.backups.outcome import outcome_of
 from cos_controllers.backups.report import Report
 from cos_controllers.backups.seen import Seen, job_of, repository_of
 from cos_controllers.conditions import condition_of, timestamp
-from cos_controllers.jobs import POD_SECONDS, end_of, pods_of_job, report_in, why_it_ended, why_it_waits
 from cos_controllers.k8s import Manifest
 
 #: Reason of `Complete` while it is not so.
 NOT_YET = "NotYet"
-#: A Job that has ended without a report: what its pod says may come a moment later.
-_REPORT_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,8 @@ def step(backup: StackBackup, seen: Seen, now: datetime) -> Step:
     if obstacle:
         if obstacle.lasting:
             return Step(ended(backup, obstacle.message, now))
-        if late := _late(backup, now):
-            return Step(ended(backup, f"{late}: {obstacle.message}", now))
+        if over := late(backup.metadata.creation_timestamp, backup.spec.starting_deadline_seconds, now):
+            return Step(ended(backup, f"{over}: {obstacle.message}", now))
         update = {"phase": BackupPhase.PENDING, "message": obstacle.message[:1024]}
         return Step(_with_condition(backup, backup.status.model_copy(update=update), now))
     begin: list[Begin] = []
@@ -63,14 +61,6 @@ def ended(backup: StackBackup, message: str, now: datetime) -> StackBackupStatus
     return _with_condition(backup, backup.status.model_copy(update=update), now)
 
 
-def _late(backup: StackBackup, now: datetime) -> str:
-    """Whether the time in which copies must have begun is over, in words."""
-    limit = backup.spec.starting_deadline_seconds
-    created = datetime.fromisoformat(backup.metadata.creation_timestamp)
-    over = now - created >= timedelta(seconds=limit)
-    return f"not begun within {limit} s (startingDeadlineSeconds)" if over else ""
-
-
 def _row(backup: StackBackup, row: CopyStatus, seen: Seen, begin: list[Begin], now: datetime) -> CopyStatus:
     """A copy one step on; one that can begin is added to `begin`."""
     if row.completion_time:
@@ -84,9 +74,9 @@ def _row(backup: StackBackup, row: CopyStatus, seen: Seen, begin: list[Begin], n
         message = "its Job is made once the engine lets its backup user in"
     else:
         message = found
-    if late := _late(backup, now):
+    if over := late(backup.metadata.creation_timestamp, backup.spec.starting_deadline_seconds, now):
         begin[:] = [item for item in begin if item is not found]
-        return _failed(row, f"{late}: {message}", now)
+        return _failed(row, f"{over}: {message}", now)
     return row.model_copy(update={"message": message[:1024]})
 
 
@@ -94,34 +84,21 @@ def _running(
     backup: StackBackup, row: CopyStatus, job: Manifest | None, seen: Seen, now: datetime
 ) -> CopyStatus:
     """A copy whose Job has been made: it goes on, or has ended."""
-    if job is None:
-        return _failed(row, seen.why or "its Job is gone", now)
-    order = _order_in(job)
-    update = {
-        "phase": BackupPhase.RUNNING,
-        "start_time": row.start_time or job["metadata"]["creationTimestamp"],
-        "message": "",
-        "lineage": order.lineage if order else "",
-        "path": order.path if order else "",
-    }
+    order = _order_in(job) if job else None
+    began = row.start_time or (job["metadata"]["creationTimestamp"] if job else timestamp(now))
+    update = {"phase": BackupPhase.RUNNING, "start_time": began, "message": ""}
+    update |= {"lineage": order.lineage, "path": order.path} if order else {}
     row = row.model_copy(update=update)
-    pods = pods_of_job(job, seen.pods)
-    if text := next(filter(None, (report_in(pod, CONTAINER) for pod in pods)), ""):
-        return _reported(row, text, now)
-    end = end_of(job)
-    if end and (not pods or now - end.time >= timedelta(seconds=_REPORT_SECONDS)):
-        return _failed(row, why_it_ended(pods, end), now)
-    refused = seen.warnings.get(job["metadata"]["uid"], "") if not pods else ""
-    waits = next(filter(None, map(why_it_waits, pods)), refused)
-    # Each of its two containers has the limit for itself.
-    limit = 2 * (backup.spec.active_deadline_seconds + POD_SECONDS)
-    began = datetime.fromisoformat(row.start_time or timestamp(now))
-    if now - began >= timedelta(seconds=limit):
-        return _failed(row, f"its Job has not ended within {limit} s{': ' + waits if waits else ''}", now)
-    progress = seen.progress.get(job["metadata"]["uid"])
+    seconds = backup.spec.active_deadline_seconds
+    found = outcome_of(job, STORE, seconds, datetime.fromisoformat(began), seen, now)
+    if found.failure:
+        return _failed(row, found.failure, now)
+    if found.report:
+        return _reported(row, found.report, now)
+    progress = seen.progress.get(job["metadata"]["uid"]) if job else None
     return row.model_copy(
         update={
-            "message": waits[:1024],
+            "message": found.waits[:1024],
             "percent": progress.percent if progress else None,
             "remaining_seconds": progress.remaining if progress else None,
             "bytes": progress.total if progress else None,
@@ -182,7 +159,7 @@ def _summed_up(
     """The status of a backup by its rows."""
     stored = backup.status
     begun = [row.start_time for row in rows if row.start_time]
-    repository = repository_of(backup, seen.stack) if seen.stack else None
+    repository = repository_of(backup.spec.repository, seen.stack) if seen.stack else None
     status = stored.model_copy(
         update={
             "components": list(rows),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-#: Environment variable with the order.
+#: Environment variables with what a Job is to do.
 ORDER = "COS_BACKUP_ORDER"
+FETCH = "COS_RESTORE_ORDER"
 
 #: Where the Job's volumes are mounted: what is copied on its way, the encryption key (file `key`), the keys of the
 #: credentials of S3 as files, and a repository that is a volume.
@@ -14,9 +15,24 @@ KEY_DIR = "/key"
 CREDENTIALS_DIR = "/credentials"
 REPOSITORY_DIR = "/repository"
 
+#: The volume that a restore fills.
+TARGET_DIR = "/target"
+
 #: What the engine's container leaves: a folder of data, and the file that says what there is to know of it.
 DATA_DIR = f"{WORK_DIR}/data"
 FACTS_FILE = f"{WORK_DIR}/facts.json"
+
+
+class Fetch(BaseModel):
+    """Bring a copy from a repository of restic to `DATA_DIR`. See `Order`; `sha256`: what its manifest must say."""
+
+    model_config = ConfigDict(frozen=True)
+
+    repository: str
+    region: str = ""
+    snapshot: str
+    sha256: str
+    limit: int
 
 
 class Order(BaseModel):

@@ -1,4 +1,4 @@
-"""What becomes of the backups of one stack: of each component one copy is made at a time.
+"""What becomes of the backups and restores of one stack: one thing is done to the data of a component at a time.
 
 Decided anew from what is there, so that an operator that was killed between any two calls goes on. The name of a
 component's Job is the lock: as long as there is one, nothing else is done to its data or its backups.
@@ -11,35 +11,42 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from cos_controllers.api.backup import StackBackupStatus
+from cos_controllers.api.restore import StackRestoreStatus
 from cos_controllers.backups.begin import Begin
 from cos_controllers.backups.life import step
+from cos_controllers.backups.restoring import restore_step
 from cos_controllers.backups.seen import Seen, age, is_over, label
 from cos_controllers.jobs import Doomed, doomed
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import LABEL_BACKUP_UID, LABEL_STACK_COMPONENT
 
-#: Seconds until the next look while a backup waits or runs: progress is read then.
+#: Seconds until the next look while a backup or restore waits or runs: progress is read then.
 _LOOK_AGAIN = 5.0
+_AFTER_WRITES = 0.5
 
 
 @dataclass(frozen=True)
 class Plan:
     """What is to be done, in this order.
 
-    `statuses`: those that differ from what is stored, by name of the backup. `jobs`: to be deleted with their pods:
-    their result is stored, or nobody waits for it. `begin`: Jobs to create. `again`: seconds until the next look, None
+    `statuses`, `restored`: those that differ from what is stored, by name of the backup and of the restore. `jobs`: to
+    be deleted with their pods: their result is stored, or nobody waits for it. `claims`: volumes to write. `begin`:
+    Jobs to create. `again`: seconds until the next look, None
     if only an event can change anything.
     """
 
     statuses: Mapping[str, StackBackupStatus] = field(default_factory=dict)
+    restored: Mapping[str, StackRestoreStatus] = field(default_factory=dict)
     jobs: tuple[Doomed, ...] = ()
+    claims: tuple[Manifest, ...] = ()
     begin: tuple[Begin, ...] = ()
     again: float | None = None
 
 
 def decide(seen: Seen, now: datetime) -> Plan:
-    """The next step of each backup."""
+    """The next step of each backup and of each restore."""
     backups = sorted((backup for backup in seen.backups if not is_over(backup)), key=age)
+    restores = sorted((restore for restore in seen.restores if not is_over(restore)), key=age)
     plan = Plan(jobs=tuple(doomed(job) for job in seen.jobs if _is_done_with(job, seen)))
     for backup in backups:
         found = step(backup, seen, now)
@@ -48,18 +55,35 @@ def decide(seen: Seen, now: datetime) -> Plan:
         plan = replace(plan, begin=(*plan.begin, *found.begin))
         if found.status != backup.status:
             plan = replace(plan, statuses={**plan.statuses, backup.metadata.name: found.status})
+    for restore in restores:
+        after = restore_step(restore, seen, now)
+        seen = replace(seen, jobs=(*seen.jobs, *(item.job for item in after.begin)))
+        plan = replace(plan, claims=(*plan.claims, *after.claims), begin=(*plan.begin, *after.begin))
+        if after.status != restore.status:
+            plan = replace(plan, restored={**plan.restored, restore.metadata.name: after.status})
     leaving = any(not job["metadata"].get("deletionTimestamp") for job in seen.jobs)
-    return replace(plan, again=_LOOK_AGAIN if backups or leaving else None)
+    return replace(plan, again=_wait(backups or restores or leaving, plan.claims))
+
+
+def _wait(busy: object, claims: object) -> float | None:
+    """Seconds until the next look. Nobody tells of volumes that were written here."""
+    if claims:
+        return _AFTER_WRITES
+    return _LOOK_AGAIN if busy else None
 
 
 def _is_done_with(job: Manifest, seen: Seen) -> bool:
     """Whether the result of a Job is stored, or nobody waits for it; not one that is being deleted already."""
     if job["metadata"].get("deletionTimestamp"):
         return False
+    uid, component = label(job, LABEL_BACKUP_UID), label(job, LABEL_STACK_COMPONENT)
     for backup in seen.backups:
-        if backup.metadata.uid == label(job, LABEL_BACKUP_UID) and not is_over(backup):
-            row = next(
-                (r for r in backup.status.components if r.name == label(job, LABEL_STACK_COMPONENT)), None
+        if backup.metadata.uid == uid and not is_over(backup):
+            return any(row.name == component and row.completion_time for row in backup.status.components)
+    for restore in seen.restores:
+        if restore.metadata.uid == uid and not is_over(restore):
+            return any(
+                row.name == component and (row.switch_time or row.completion_time)
+                for row in restore.status.components
             )
-            return row is not None and row.completion_time is not None
     return True

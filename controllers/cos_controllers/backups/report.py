@@ -38,6 +38,12 @@ class Report(_Model):
     key: str
 
 
+class Loaded(_Model):
+    """What the engine found on the volume that it was started on. `entries`: see `Facts`."""
+
+    entries: Annotated[int, Field(ge=0)]
+
+
 class Progress(_Model):
     """How far a copy is: bytes that were read, of all; seconds since it began."""
 

@@ -1,4 +1,4 @@
-"""What was read of one stack's backups, and how to read it."""
+"""What was read of one stack's backups and restores, and how to read it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cos_controllers.api.backup import Repository, StackBackup
+from cos_controllers.api.restore import StackRestore
 from cos_controllers.api.stack import CosStack
 from cos_controllers.backups.job import key_secret
 from cos_controllers.backups.report import Progress
@@ -16,16 +17,17 @@ from cos_controllers.observation import Ref
 
 @dataclass(frozen=True)
 class Seen:
-    """Everything that was read of one stack's backups.
+    """Everything that was read of one stack's backups and restores.
 
     `stack` is None if there is none, or it is being deleted, or its spec cannot be used (`why`). `jobs` and `pods`
-    carry `LABEL_BACKED_UP_STACK`. `objects`: StatefulSets and claims of the stack. `secrets`: those that its
+    carry `LABEL_BACKED_UP_STACK`. `objects`: StatefulSets, claims and pods of the stack. `secrets`: those that its
     repositories name, by name, with the length of each value. `progress`: of Jobs that run, by UID. `image` is the
     operator's own, "" if nobody knows it. `warnings`: the newest warning Event of Jobs without pods, by UID.
     """
 
     stack: CosStack | None
     backups: Sequence[StackBackup] = ()
+    restores: Sequence[StackRestore] = ()
     jobs: Sequence[Manifest] = ()
     pods: Sequence[Manifest] = ()
     objects: Mapping[Ref, Manifest] = field(default_factory=dict)
@@ -36,14 +38,18 @@ class Seen:
     warnings: Mapping[str, str] = field(default_factory=dict)
 
 
-def age(backup: StackBackup) -> tuple[str, str]:
-    """Sorts backups: the oldest first."""
-    return backup.metadata.creation_timestamp, backup.metadata.name
+#: What Jobs are made for.
+Operation = StackBackup | StackRestore
 
 
-def is_over(backup: StackBackup) -> bool:
+def age(item: Operation) -> tuple[str, str]:
+    """Sorts backups and restores: the oldest first."""
+    return item.metadata.creation_timestamp, item.metadata.name
+
+
+def is_over(item: Operation) -> bool:
     """Whether it has ended, or is about to be gone."""
-    return backup.status.completion_time is not None or backup.metadata.deletion_timestamp is not None
+    return item.status.completion_time is not None or item.metadata.deletion_timestamp is not None
 
 
 def label(job: Manifest, name: str) -> str:
@@ -51,11 +57,11 @@ def label(job: Manifest, name: str) -> str:
     return str((job["metadata"].get("labels") or {}).get(name) or "")
 
 
-def job_of(backup: StackBackup, component: str, seen: Seen) -> Manifest | None:
-    """The Job that copies a component for this very backup."""
+def job_of(item: Operation, component: str, seen: Seen) -> Manifest | None:
+    """The Job that works on a component for this very backup or restore."""
     for job in seen.jobs:
         if (
-            label(job, LABEL_BACKUP_UID) == backup.metadata.uid
+            label(job, LABEL_BACKUP_UID) == item.metadata.uid
             and label(job, LABEL_STACK_COMPONENT) == component
         ):
             return job
@@ -63,15 +69,14 @@ def job_of(backup: StackBackup, component: str, seen: Seen) -> Manifest | None:
 
 
 def holder(job_name: str, seen: Seen) -> str:
-    """The backup whose Job has this name, "" if there is none: two must not work on the same data."""
+    """The backup or restore whose Job has this name, "" without: two must not work on the same data."""
     return next((label(job, LABEL_BACKUP) for job in seen.jobs if job["metadata"]["name"] == job_name), "")
 
 
-def repository_of(backup: StackBackup, stack: CosStack) -> Repository | None:
-    """Where a backup is to be kept; None if the stack has no such repository."""
+def repository_of(name: str, stack: CosStack) -> Repository | None:
+    """The repository of this name, the first for ""; None if the stack has no such repository."""
     repositories = stack.spec.backup.repositories if stack.spec.backup else []
-    wanted = backup.spec.repository
-    return next((item for item in repositories if not wanted or item.name == wanted), None)
+    return next((item for item in repositories if not name or item.name == name), None)
 
 
 def secrets_of(stack: CosStack) -> frozenset[str]:

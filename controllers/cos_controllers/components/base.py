@@ -167,8 +167,21 @@ class Engine(Protocol):
 class Dumper(Protocol):
     """An engine of which there are backups."""
 
+    @property
+    def uid(self) -> int:
+        """User and group that own the engine's data."""
+
     def dump(self, host: str, spec: EngineSpec, limit: int) -> Dump:
         """How to copy the data of the instance that serves at `host`.
 
         `limit`: seconds within which the container ends by itself.
+        """
+
+    def load(self, entries: int, sha256: str, limit: int) -> V1Container:
+        """How a copy comes onto an empty volume: a container of the engine's image, named `load`.
+
+        It finds the copy in the folder `$DATA`, compares it with what is known of it, brings it to the folder `$TARGET`
+        in the form in which the engine keeps its data, starts the engine on it without a network, and writes what that
+        found to its termination message (see `backups.report.Loaded`). It ends by itself within `limit` seconds, and
+        never writes to a volume that is not empty.
         """

@@ -92,6 +92,13 @@ class Restic:
             raise ResticError("restic said nothing of a snapshot")
         return Stored(summary["snapshot_id"], int(summary.get("data_added_packed", 0)))
 
+    def restore(self, snapshot: str, folder: str, target: str) -> None:
+        """Bring what is below `folder` in a snapshot to the folder `target`. Raises `ResticError`.
+
+        It takes no lock: the repository may be one that can only be read.
+        """
+        self._call("restore", "--json", "--no-lock", f"{snapshot}:{folder}", f"--target={target}")
+
     def _call(self, *arguments: str, within: float = math.inf) -> list[dict[str, Any]]:
         """What restic said in JSON. Raises `ResticError`."""
         left = min(self._end - time.monotonic(), within)
@@ -163,7 +170,7 @@ def progress_in(item: Mapping[str, Any]) -> Progress | None:
     if not item.get("total_bytes"):
         return None
     return Progress(
-        done=int(item.get("bytes_done", 0)),
+        done=int(item.get("bytes_done", item.get("bytes_restored", 0))),
         total=int(item["total_bytes"]),
         seconds=float(item.get("seconds_elapsed", 0)),
     )

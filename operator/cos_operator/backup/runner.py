@@ -18,6 +18,7 @@ from cos_controllers.backups.order import (
     FACTS_FILE,
     KEY_DIR,
     WORK_DIR,
+    Fetch,
     Order,
 )
 from cos_controllers.backups.report import LIMIT, Facts, Progress, Report, fingerprint
@@ -49,6 +50,33 @@ def run(order: Order, root: Path = Path("/"), report: Path = TERMINATION_LOG) ->
     return 0
 
 
+def fetch(order: Fetch, root: Path = Path("/"), report: Path = TERMINATION_LOG) -> int:
+    """Bring a copy to the folder from which the engine's tool loads it; 0 or 1. SIGTERM ends it early."""
+    signal.signal(signal.SIGTERM, _stopped)
+    data = root / DATA_DIR.lstrip("/")
+    try:
+        data.mkdir(parents=True)
+        restic = Restic(environment(order.repository, order.region, root), order.limit, tell=_tell)
+        # By the path that it had in the Job that stored it.
+        restic.restore(order.snapshot, DATA_DIR, str(data))
+        _check(data / MANIFEST, order.sha256)
+    except (CopyError, ResticError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        report.write_text(str(error)[:LIMIT])
+        return 1
+    return 0
+
+
+def _check(path: Path, sha256: str) -> None:
+    """That a copy is the one that was recorded."""
+    try:
+        found = json.loads(path.read_text())["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CopyError(f"the copy has no manifest that can be read: {error}") from error
+    if found != sha256:
+        raise CopyError(f"the copy is another one than was recorded: its checksum is {found}, not {sha256}")
+
+
 def copy(order: Order, root: Path) -> Report:
     """Store the folder. Raises `CopyError` and `ResticError`."""
     facts = _facts(root / FACTS_FILE.lstrip("/"))
@@ -56,7 +84,7 @@ def copy(order: Order, root: Path) -> Report:
     data = root / DATA_DIR.lstrip("/")
     found = fingerprint(key)
     (data / MANIFEST).write_text(json.dumps(manifest(order, facts, found), indent=1))
-    restic = Restic(environment(order, root), order.limit, tell=_tell)
+    restic = Restic(environment(order.repository, order.region, root), order.limit, tell=_tell)
     restic.open()
     host = f"{order.namespace}/{order.stack}/{order.component}"
     stored = restic.backup(str(data), host, [f"backup={order.backup}", f"engine={order.engine}"])
@@ -78,16 +106,16 @@ def manifest(order: Order, facts: Facts, key: str) -> dict[str, object]:
     }
 
 
-def environment(order: Order, root: Path) -> dict[str, str]:
+def environment(repository: str, region: str, root: Path) -> dict[str, str]:
     """What restic is told, by variables: no secret is among its arguments."""
     credentials = root / CREDENTIALS_DIR.lstrip("/")
     found = {
-        "RESTIC_REPOSITORY": order.repository,
+        "RESTIC_REPOSITORY": repository,
         "RESTIC_PASSWORD_FILE": str(root / KEY_DIR.lstrip("/") / "key"),
         "HOME": str(root / WORK_DIR.lstrip("/")),
     }
-    if order.region:
-        found["AWS_DEFAULT_REGION"] = order.region
+    if region:
+        found["AWS_DEFAULT_REGION"] = region
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             found[name] = _secret(credentials / name)
         if (authority := credentials / "ca.crt").exists():

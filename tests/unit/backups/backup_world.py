@@ -7,14 +7,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cos_controllers.api.backup import BackupPhase, CopyStatus, StackBackup, StackBackupStatus
-from cos_controllers.backups.job import CONTAINER
+from cos_controllers.api.restore import StackRestore, StackRestoreStatus
+from cos_controllers.backups.job import STORE
 from cos_controllers.backups.plan import Plan, decide
 from cos_controllers.backups.report import Facts, Progress, Report
 from cos_controllers.backups.seen import Seen
 from cos_controllers.conditions import timestamp
 from cos_controllers.k8s import Manifest
-from cos_controllers.observation import Ref
-from cos_controllers.parsing import parse_backups, parse_stack
+from cos_controllers.names import ANNOTATION_DATA_VERSION as DATA_VERSION
+from cos_controllers.names import MANAGER, object_labels
+from cos_controllers.observation import Ref, Snapshot
+from cos_controllers.parsing import parse_backups, parse_restores, parse_stack
+from cos_controllers.volumes import current_claim
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 LINEAGE = "0b6c1f7e-volume"
@@ -45,6 +49,26 @@ def report(**changes: Any) -> str:
     return Report(facts=Facts(**facts), **{**good, **changes}).model_dump_json()
 
 
+def claim_named(name: str, uid: str, annotations: Manifest) -> Manifest:
+    """A live volume, all of it ours."""
+    labels = object_labels("cos", "redis", "redis")
+    metadata = {"name": name, "namespace": "cos", "uid": uid, "labels": labels, "annotations": annotations}
+    owned = {f"f:{key}": {} for key in annotations}
+    fields = {"f:metadata": {"f:annotations": owned, "f:labels": {f"f:{key}": {} for key in labels}}}
+    managed = {
+        "manager": MANAGER,
+        "operation": "Apply",
+        "fieldsV1": fields | {"f:spec": {"f:accessModes": {}}},
+    }
+    spec = {"accessModes": ["ReadWriteOnce"], "storageClassName": "fast"}
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": metadata | {"managedFields": [managed]},
+        "spec": spec | {"resources": {"requests": {"storage": "2Gi"}}},
+    }
+
+
 @dataclass
 class World:
     """Objects by name, and the clock."""
@@ -56,10 +80,18 @@ class World:
     serves: bool = True
     secrets: dict[str, dict[str, int]] = field(default_factory=lambda: dict(SECRETS))
     backups: dict[str, Manifest] = field(default_factory=dict)
+    restores: dict[str, Manifest] = field(default_factory=dict)
+    claims: dict[str, Manifest] = field(default_factory=dict)
+    runs_on: str = "cos-redis-data-0"
+    pod_since: datetime = START
     jobs: dict[str, Manifest] = field(default_factory=dict)
     pods: dict[str, Manifest] = field(default_factory=dict)
     progress: dict[str, Progress] = field(default_factory=dict)
     uids: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.claims:
+            self.claims["cos-redis-data-0"] = claim_named("cos-redis-data-0", LINEAGE, {DATA_VERSION: "8.0"})
 
     def uid(self) -> str:
         self.uids += 1
@@ -79,6 +111,30 @@ class World:
             "spec": {"stackRef": {"name": "cos"}, **spec},
         }
 
+    def restore(self, name: str, **spec: Any) -> None:
+        metadata = {"name": name, "namespace": "cos", "uid": self.uid(), "generation": 1}
+        self.restores[name] = {
+            "apiVersion": "cos.dev/v1alpha1",
+            "kind": "StackRestore",
+            "metadata": metadata | {"creationTimestamp": timestamp(self.now)},
+            "spec": {"stackRef": {"name": "cos"}, "backup": "b", **spec},
+        }
+
+    def restored(self, name: str = "r") -> StackRestoreStatus:
+        return StackRestore.model_validate(self.restores[name]).status
+
+    def current(self) -> str:
+        """The volume that the stack chooses."""
+        stack = self.seen().stack
+        assert stack
+        objects = {Ref("PersistentVolumeClaim", name): obj for name, obj in self.claims.items()}
+        return current_claim(stack, Snapshot(objects=objects), "cos-redis")
+
+    def switch(self) -> None:
+        """The stack replaces its pod, if another volume is to be used."""
+        if self.current() != self.runs_on:
+            self.runs_on, self.pod_since = self.current(), self.now
+
     def status(self, name: str) -> StackBackupStatus:
         return StackBackup.model_validate(self.backups[name]).status
 
@@ -92,8 +148,8 @@ class World:
         return next(row for row in self.status(name).components if row.name == component)
 
     def seen(self) -> Seen:
-        row = {"name": "redis", "ready": True, "reason": "Serving"}
-        since = {"servingSince": timestamp(START)} if self.serves else {}
+        row = {"name": "redis", "ready": self.serves, "reason": "Serving", "version": "8.0"}
+        since = {"servingSince": timestamp(self.pod_since)} if self.serves else {}
         raw: Manifest = {
             "apiVersion": "cos.dev/v1alpha1",
             "kind": "CosStack",
@@ -102,17 +158,29 @@ class World:
             "spec": self.spec,
             "status": {"observedGeneration": 1, "revision": 7, "components": [row | since]},
         }
-        claim = {"metadata": {"name": "cos-redis-data-0", "uid": LINEAGE}}
-        mounted = {"name": "data", "persistentVolumeClaim": {"claimName": "cos-redis-data-0"}}
-        template = {"spec": {"containers": [{"image": "redis:8.0.2"}], "volumes": [mounted]}}
+        mounted = {"name": "data", "persistentVolumeClaim": {"claimName": self.runs_on}}
+        spec = {
+            "containers": [{"image": "redis:8.0.2"}],
+            "volumes": [mounted],
+            "nodeSelector": {"disk": "fast"},
+        }
+        ready = {"type": "Ready", "status": "True" if self.serves else "False"}
+        pod = {
+            "metadata": {"name": "cos-redis-0", "ownerReferences": [{"controller": True, "uid": "workload"}]},
+            "spec": spec,
+            "status": {"conditions": [ready | {"lastTransitionTime": timestamp(self.pod_since)}]},
+        }
+        workload = {"metadata": {"uid": "workload"}, "spec": {"template": {"spec": spec}}}
         return Seen(
             stack=parse_stack(raw) if self.stack else None,
             backups=parse_backups("cos", self.backups.values()),
             jobs=list(self.jobs.values()),
             pods=list(self.pods.values()),
+            restores=parse_restores("cos", self.restores.values()),
             objects={
-                Ref("StatefulSet", "cos-redis"): {"spec": {"template": template}},
-                Ref("PersistentVolumeClaim", "cos-redis-data-0"): claim,
+                Ref("StatefulSet", "cos-redis"): workload,
+                Ref("Pod", "cos-redis-0"): pod,
+                **{Ref("PersistentVolumeClaim", name): obj for name, obj in self.claims.items()},
             },
             secrets=self.secrets,
             progress=self.progress,
@@ -125,7 +193,9 @@ class World:
         plan = decide(self.seen(), self.now)
         calls = [
             *((self._write, item) for item in plan.statuses.items()),
+            *((self._write_restore, item) for item in plan.restored.items()),
             *((self._delete, item) for item in plan.jobs),
+            *((self._apply, item) for item in plan.claims),
             *((self._begin, item) for item in plan.begin),
         ]
         for call, item in calls[:die_after]:
@@ -136,6 +206,17 @@ class World:
         name, status = item
         dumped = status.model_dump(by_alias=True, exclude_none=True, mode="json")
         self.backups[name] = self.backups[name] | {"status": dumped}
+
+    def _write_restore(self, item: tuple[str, StackRestoreStatus]) -> None:
+        name, status = item
+        dumped = status.model_dump(by_alias=True, exclude_none=True, mode="json")
+        self.restores[name] = self.restores[name] | {"status": dumped}
+
+    def _apply(self, claim: Manifest) -> None:
+        name = claim["metadata"]["name"]
+        known = self.claims.get(name)
+        uid = known["metadata"]["uid"] if known else self.uid()
+        self.claims[name] = claim_named(name, uid, claim["metadata"]["annotations"])
 
     def _delete(self, item: Any) -> None:
         job = self.jobs.pop(item.name)
@@ -151,14 +232,14 @@ class World:
         owner = {"controller": True, "uid": uid}
         self.pods[name] = {"metadata": {"name": name, "ownerReferences": [owner]}, "status": {}}
 
-    def end(
-        self, text: str, code: int = 0, container: str = CONTAINER, name: str = "cos-redis-backup"
-    ) -> None:
+    def end(self, text: str, code: int = 0, container: str = STORE, name: str = "cos-redis-backup") -> None:
         """The Job's pod ends with a message."""
         state = {
             "terminated": {"exitCode": code, "message": text, "reason": "Error" if code else "Completed"}
         }
-        kind = "containerStatuses" if container == CONTAINER else "initContainerStatuses"
+        template = self.jobs[name]["spec"]["template"]["spec"]
+        is_init = container in {item["name"] for item in template["initContainers"]}
+        kind = "initContainerStatuses" if is_init else "containerStatuses"
         self.pods[name]["status"] = {kind: [{"name": container, "state": state}]}
         condition = {
             "type": "Failed" if code else "Complete",

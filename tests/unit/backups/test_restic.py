@@ -193,12 +193,14 @@ def test_a_bucket_gets_its_credentials_by_the_environment_alone(root: Path) -> N
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         (folder / name).write_text(f"{name}-value\n")
     wanted = order(repository="s3:https://s3/bucket", region="eu-1")
-    found = runner.environment(wanted, root)
+    found = runner.environment(wanted.repository, wanted.region, root)
     assert found["AWS_ACCESS_KEY_ID"] == "AWS_ACCESS_KEY_ID-value"
     assert found["AWS_DEFAULT_REGION"] == "eu-1"
     assert "RESTIC_CACERT" not in found
     (folder / "ca.crt").write_text("PEM")
-    assert runner.environment(wanted, root)["RESTIC_CACERT"] == str(folder / "ca.crt")
+    assert runner.environment(wanted.repository, wanted.region, root)["RESTIC_CACERT"] == str(
+        folder / "ca.crt"
+    )
     program(root, backup=said(SUMMARY))
     runner.run(wanted, root, root / "report")
     assert "value" not in (root / "calls").read_text()

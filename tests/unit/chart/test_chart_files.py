@@ -146,14 +146,16 @@ def test_rights_are_those_that_the_operator_uses() -> None:
     assert verbs["cosstacks/status"] == {"patch"}
     assert verbs["stackprobes/status"] == {"patch"}
     assert not verbs["stackprobes"] & {"update", "patch"}, "a spec is the user's"
-    assert verbs["stackbackups"] == {"list", "watch"}, "a spec is the user's, and so is what is kept"
-    assert verbs["stackbackups/status"] == {"patch"}
+    for kind in ("stackbackups", "stackrestores"):
+        assert verbs[kind] == {"list", "watch"}, "a spec is the user's, and so is what is kept"
+        assert verbs[f"{kind}/status"] == {"patch"}
     own = {
         "cosstacks",
         "cosstacks/status",
         "cosstacks/finalizers",
         "stackprobes/status",
         "stackbackups/status",
+        "stackrestores/status",
         "events",
         "pods/log",
     }

@@ -309,6 +309,7 @@ def test_the_table_is_what_is_exposed_and_follows_the_conventions() -> None:
         "cos_backup_bytes": ("gauge", ("namespace", "stack", "component")),
         "cos_backup_stored_bytes": ("gauge", ("namespace", "stack", "component")),
         "cos_backup_duration_seconds": ("gauge", ("namespace", "stack", "component")),
+        "cos_restore_runs_total": ("counter", ("namespace", "stack", "phase")),
     }
     assert all(help_text.endswith(".") for *_, help_text in metrics.table())
     metrics.register_process("1.2.3")

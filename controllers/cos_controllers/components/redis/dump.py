@@ -24,3 +24,35 @@ printf '{"entries":%s,"moment":%s,"version":"%s","bytes":%s,"sha256":"%s"}' \
   "$entries" "$moment" "$version" "$(stat -c %s "$file")" "${sum%% *}" >"$FACTS"
 echo "$entries keys of Redis $version"
 """
+
+# An append-only file whose base is the copy: with `appendonly yes` Redis ignores a dump.rdb without a word. The server
+# is then started as the stack will start it, apart from the network, and asked for what it has.
+LOAD_SCRIPT = r"""set -euo pipefail
+trap 'code=$?; kill $(jobs -p) 2>/dev/null || true; exit $code' EXIT
+file=$DATA/redis.rdb
+for found in "$TARGET"/* "$TARGET"/.[!.]*; do
+  [ ! -e "$found" ] || [ "${found##*/}" = lost+found ] || { echo "the volume is not empty: ${found##*/}"; exit 1; }
+done
+sum=$(sha256sum <"$file")
+[ "${sum%% *}" = "$SHA256" ] || { echo "the copy has another checksum than was recorded"; exit 1; }
+folder=$TARGET/appendonlydir
+mkdir "$folder"
+cp "$file" "$folder/appendonly.aof.1.base.rdb"
+echo "file appendonly.aof.1.base.rdb seq 1 type b" >"$folder/appendonly.aof.manifest"
+redis-check-aof "$folder/appendonly.aof.manifest" >/tmp/checked || { tail -n 5 /tmp/checked; exit 1; }
+end=$((SECONDS + LIMIT))
+redis-server --dir "$TARGET" --appendonly yes --save '' --port 0 --unixsocket /tmp/redis.sock >/tmp/said 2>&1 &
+ask() { timeout 5 redis-cli -s /tmp/redis.sock "$@" 2>/dev/null || true; }
+until [ "$(ask ping)" = PONG ]; do
+  kill -0 $! 2>/dev/null || { tail -n 5 /tmp/said; exit 1; }
+  [ "$SECONDS" -lt "$end" ] || { echo "the copy was not loaded within $LIMIT s"; exit 1; }
+  sleep 0.2
+done
+found=$(ask dbsize)
+# Those whose time has come since are gone.
+[ "$found" -le "$ENTRIES" ] || { echo "there are $found keys, more than the $ENTRIES of the copy"; exit 1; }
+ask shutdown
+wait $! || { tail -n 5 /tmp/said; exit 1; }
+sync
+printf '{"entries":%s}' "$found" >/dev/termination-log
+"""

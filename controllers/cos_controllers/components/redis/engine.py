@@ -37,7 +37,7 @@ from cos_controllers.components.redis.config import (
     reported,
     users_acl,
 )
-from cos_controllers.components.redis.dump import DUMP_SCRIPT
+from cos_controllers.components.redis.dump import DUMP_SCRIPT, LOAD_SCRIPT
 from cos_controllers.components.versions import is_older
 from cos_controllers.credentials import Login
 from cos_controllers.hashing import digest
@@ -63,6 +63,7 @@ class Redis:
     accounts: Accounts = ACCOUNTS
     progress: re.Pattern[str] | None = None
     repository: str = "redis"
+    uid: int = REDIS_UID
 
     def tag(self, version: str) -> str:
         """The version is the tag (Debian variant: it has bash, which the probes need)."""
@@ -142,3 +143,11 @@ class Redis:
             env=env(HOST=host, PORT=str(PORT), LIMIT=str(limit)),
         )
         return Dump(container, f"{memory_limit_mib(spec.resources)}Mi")
+
+    def load(self, entries: int, sha256: str, limit: int) -> V1Container:
+        """The server's own start on the data is the proof."""
+        return V1Container(
+            name="load",
+            command=["bash", "-c", LOAD_SCRIPT],
+            env=env(ENTRIES=str(entries), SHA256=sha256, LIMIT=str(limit)),
+        )

@@ -1,0 +1,132 @@
+"""`StackRestore`: data of a backup on new volumes, in the place of those that a stack has."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from cos_controllers.api.backup import MAX_BACKUP_NAME, Time
+from cos_controllers.api.common import ComponentName, StackReference
+from cos_controllers.api.metadata import Metadata
+from cos_controllers.api.model import ApiModel, Rule
+from cos_controllers.api.status import Condition
+
+
+class ExistingData(StrEnum):
+    """What becomes of the data that a component has."""
+
+    REFUSE = "Refuse"
+    SET_ASIDE = "SetAside"
+
+
+class StackRestoreSpec(ApiModel):
+    """One restore. It does not change: create another one."""
+
+    stack_ref: StackReference
+    """The `CosStack` of this namespace."""
+    backup: Annotated[str, Field(min_length=1, max_length=MAX_BACKUP_NAME)]
+    """Name of the `StackBackup` of this namespace, of the same stack, whose copies are restored."""
+    components: Annotated[
+        list[ComponentName], Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "set"})
+    ] = []
+    """Components to restore, for example redis; all of the backup when empty."""
+    existing_data: ExistingData = ExistingData.REFUSE
+    """`SetAside`: the component's volume is exchanged for the restored one, and kept. What was written since the copy
+    is on it alone. `Refuse`: a component that has run on its volume is left as it is."""
+    starting_deadline_seconds: Annotated[int, Field(ge=30, le=86400)] = 900
+    """Seconds from creation until the restore of each component must have begun."""
+    active_deadline_seconds: Annotated[int, Field(ge=60, le=604800)] = 3600
+    """Seconds that each half of filling a volume may take: fetching the copy, and loading it."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="self == oldSelf",
+            message="a restore does not change: delete it, or create another one",
+            holds=lambda _: True,
+        ),
+    )
+
+
+class RestorePhase(StrEnum):
+    """How far a restore or that of a component is, or how it ended."""
+
+    PENDING = "Pending"
+    """It waits; the message says for what."""
+    RUNNING = "Running"
+    """A new volume is filled, and the engine tried on it. The stack serves as before."""
+    SWITCHING = "Switching"
+    """The component is restarted on the new volume, and its gates are awaited."""
+    SUCCEEDED = "Succeeded"
+    """The component serves what was restored. The volume before it is kept."""
+    FAILED = "Failed"
+    """It does not: the message says why. The component runs on the volume that it had."""
+
+
+class RestoredStatus(ApiModel):
+    """The restore of one component."""
+
+    name: Annotated[str, Field(max_length=63)]
+    """Name of the component."""
+    phase: RestorePhase = RestorePhase.PENDING
+    """How far it is."""
+    message: Annotated[str, Field(max_length=1024)] = ""
+    """A sentence for a person, unless all is well."""
+    start_time: Time | None = None
+    """When its Job was created (RFC 3339)."""
+    switch_time: Time | None = None
+    """When the new volume was ready to be used (RFC 3339)."""
+    completion_time: Time | None = None
+    """When it had ended (RFC 3339)."""
+    claim: Annotated[str, Field(max_length=253)] = ""
+    """The new volume's PersistentVolumeClaim."""
+    previous_claim: Annotated[str, Field(max_length=253)] = ""
+    """The one before it, which is kept: delete it when nothing of it is needed any more."""
+    point_in_time: Time | None = None
+    """The moment of which the data is (RFC 3339)."""
+    entries: int | None = None
+    """How many entries the engine found on the new volume: of Redis, keys."""
+    percent: Annotated[int, Field(ge=0, le=100)] | None = None
+    """How much of the copy has been fetched, while it runs."""
+
+
+class StackRestoreStatus(ApiModel):
+    """The observed state of a restore."""
+
+    observed_generation: Annotated[int, Field(ge=0)] | None = None
+    """Generation of the spec that this status speaks of."""
+    phase: RestorePhase = RestorePhase.PENDING
+    """How far it is: as far as the component that is least so."""
+    message: Annotated[str, Field(max_length=1024)] = ""
+    """A sentence for a person."""
+    start_time: Time | None = None
+    """When the first Job was created (RFC 3339)."""
+    completion_time: Time | None = None
+    """When all had ended (RFC 3339)."""
+    conditions: Annotated[
+        list[Condition], Field(max_length=8, json_schema_extra={"x-list-map-keys": ["type"]})
+    ] = []
+    """`Complete`: it has ended, in whatever phase."""
+    components: Annotated[
+        list[RestoredStatus], Field(max_length=16, json_schema_extra={"x-list-map-keys": ["name"]})
+    ] = []
+    """A row per component."""
+
+
+class StackRestore(ApiModel):
+    """Puts a `CosStack` back to the data of a `StackBackup`: on new volumes; those that it has are kept."""
+
+    api_version: str
+    kind: Literal["StackRestore"]
+    metadata: Metadata
+    spec: StackRestoreSpec
+    status: StackRestoreStatus = StackRestoreStatus()
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel=f"size(self.metadata.name) <= {MAX_BACKUP_NAME}",
+            message=f"metadata.name must be at most {MAX_BACKUP_NAME} characters: it labels Jobs",
+            holds=lambda self: len(self.metadata.name) <= MAX_BACKUP_NAME,
+        ),
+    )
