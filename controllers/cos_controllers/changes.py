@@ -130,13 +130,16 @@ def differences(
 def _applies(resolution: Resolution, snapshot: Snapshot) -> tuple[Apply, ...]:
     """What is missing or differs, each object after those that it rests on."""
     found = []
+    data = {wanted.claim for wanted in resolution.components}
     held_back = {workload_ref(wanted) for wanted in resolution.components if _is_held_back(wanted, snapshot)}
     for rendered in resolution.objects():
         ref = ref_of(rendered)
         obj = rendered | {"spec": rendered["spec"] | {"paused": True}} if ref in held_back else rendered
         live = snapshot.objects.get(ref)
         if live is None:
-            found.append(Apply(obj, force=False))
+            # No pod mounts a volume of backups.
+            is_mounted = ref.kind != "PersistentVolumeClaim" or ref.name in data
+            found.append(Apply(obj, force=False, vital=is_mounted))
         elif needs_apply(obj, live):
             is_volume = ref.kind == "PersistentVolumeClaim"
             # A volume that may not grow is still the volume that it was; one that is gone is not made anew, empty.

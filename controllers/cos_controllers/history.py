@@ -29,6 +29,7 @@ _CONDUCT = {
     "revision_history_limit",
     "probes",
     "slo",
+    "backup",
 }
 
 #: In these, empty is not the same as absent.

@@ -29,6 +29,8 @@ from cos_controllers.pods import container_statuses
 
 #: uid and gid of the operator's image.
 OPERATOR_UID = 65532
+#: Of coreutils' `timeout`.
+_TIMED_OUT = 124
 #: Seconds for what a pod needs besides its own limit: an image to pull, a node to be found.
 POD_SECONDS = 180
 
@@ -190,12 +192,14 @@ def why_it_ended(pods: Sequence[Manifest], end: End) -> str:
     """Why a Job has no report, by its pods, else by itself."""
     for pod in pods:
         status = pod.get("status") or {}
+        if status.get("reason"):
+            # Such as an eviction, of which the containers only know that they were killed.
+            return f"its pod ended: {status['reason']}: {status.get('message') or ''}"
         for item in container_statuses(pod):
             ended = (item.get("state") or {}).get("terminated")
             if ended and ended.get("exitCode"):
                 said = (ended.get("message") or "").strip()
                 why = f"{ended.get('reason') or 'Error'} ({ended['exitCode']})"
-                return f"container {item['name']} ended with {why}{': ' + said if said else ''}"
-        if status.get("reason"):
-            return f"its pod ended: {status['reason']}: {status.get('message') or ''}"
+                late = ", it took longer than it may" if ended["exitCode"] == _TIMED_OUT else ""
+                return f"container {item['name']} ended with {why}{late}{': ' + said if said else ''}"
     return f"its Job ended without a report: {end.message or 'its pod is gone'}"

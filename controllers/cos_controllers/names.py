@@ -44,7 +44,7 @@ LABEL_PROBED_STACK = f"{GROUP}/probed-stack"
 LABEL_BACKUP = f"{GROUP}/backup"
 LABEL_BACKUP_UID = f"{GROUP}/backup-uid"
 LABEL_BACKED_UP_STACK = f"{GROUP}/backed-up-stack"
-#: On the Secret with the generated key: anything but "" says that a copy of it is kept elsewhere.
+#: On the Secret with the generated key: a hash of the key of which a copy is kept elsewhere.
 ANNOTATION_ESCROWED = f"{GROUP}/escrowed"
 
 #: Selects every object that the operator made, in all stacks.

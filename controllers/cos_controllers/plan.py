@@ -14,7 +14,7 @@ from cos_controllers.conditions import Notice, build_status, previous_row
 from cos_controllers.diagnose import TRANSIENT, Assessment, assess
 from cos_controllers.gates import DOES_NOT_SERVE, NOT_ASKED, Judgement, expectation, judge, unasked
 from cos_controllers.history import History
-from cos_controllers.names import LABEL_STACK_COMPONENT
+from cos_controllers.names import LABEL_STACK_COMPONENT, child_name
 from cos_controllers.objectives import judge_objectives
 from cos_controllers.observation import CheckTarget, Outcome, Ref, Snapshot, ref_of
 from cos_controllers.ownership import is_ours
@@ -243,21 +243,21 @@ def _judged(
 
 
 def _retained(resolution: Resolution, stack: CosStack, snapshot: Snapshot) -> list[RetainedVolume]:
-    present = {wanted.component for wanted in resolution.components}
-    # Of those that are there, volumes that a restore has set aside, or has filled in vain.
-    aside = {
-        obj["metadata"]["name"]
-        for wanted in resolution.components
-        for obj in data_volumes(stack, snapshot.objects, wanted.name).values()
-        if wanted.claim and obj["metadata"]["name"] != wanted.claim
+    """Volumes of data on which nothing runs: of removed components, and what restores have set aside or filled in vain.
+
+    What holds backups is none.
+    """
+    used = {wanted.claim for wanted in resolution.components}
+    components = {
+        (obj["metadata"].get("labels") or {}).get(LABEL_STACK_COMPONENT, "")
+        for ref, obj in snapshot.objects.items()
+        if ref.kind == "PersistentVolumeClaim" and is_ours(obj, stack)
     }
     return [
-        RetainedVolume(component=component, claim=ref.name)
-        for ref, obj in snapshot.objects.items()
-        if ref.kind == "PersistentVolumeClaim"
-        and is_ours(obj, stack)
-        and (component := (obj["metadata"].get("labels") or {}).get(LABEL_STACK_COMPONENT, ""))
-        and (component not in present or ref.name in aside)
+        RetainedVolume(component=component, claim=obj["metadata"]["name"])
+        for component in sorted(filter(None, components))
+        for obj in data_volumes(stack, snapshot.objects, child_name(stack.metadata.name, component)).values()
+        if obj["metadata"]["name"] not in used
     ]
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from cos_controllers.api.backup import BackupPhase, CopyStatus, StackBackup
 from cos_controllers.api.stack import CosStack, StoreSpec
 from cos_controllers.api.status import ConditionStatus, Reason
 from cos_controllers.components.registry import DUMPERS, ENGINES
+from cos_controllers.hashing import digest
+from cos_controllers.k8s import Manifest
 from cos_controllers.names import ANNOTATION_ESCROWED, backup_key_secret, child_name
 from cos_controllers.observation import Problem, Ref, Snapshot
+from cos_controllers.places import places_of
+from cos_controllers.resolve import BACKUP_KEY
 from cos_controllers.volumes import current_claim
 
 
@@ -36,22 +40,24 @@ def protection(stack: CosStack, snapshot: Snapshot) -> Protection | None:
     return Protection(ConditionStatus.FALSE, problems[0].reason, "; ".join(item.message for item in problems))
 
 
-def good_copies(component: str, lineage: str, backups: Sequence[StackBackup]) -> list[CopyStatus]:
-    """The copies of a volume that are in a repository, the newest last."""
+def good_copies(
+    stack: CosStack, component: str, objects: Mapping[Ref, Manifest], backups: Sequence[StackBackup]
+) -> list[CopyStatus]:
+    """The copies of a component's present volume that are in a repository of the stack, the newest last."""
+    name = current_claim(stack, objects, child_name(stack.metadata.name, component))
+    claim = objects.get(Ref("PersistentVolumeClaim", name)) or {}
+    lineage = (claim.get("metadata") or {}).get("uid")
+    places = places_of(stack, component, objects)
     rows = (
         row
         for backup in backups
         for row in backup.status.components
-        if row.name == component and row.phase is BackupPhase.SUCCEEDED and row.lineage == lineage
+        if row.name == component
+        and row.phase is BackupPhase.SUCCEEDED
+        and row.lineage == lineage
+        and row.place in places
     )
     return sorted(rows, key=lambda row: row.point_in_time or "")
-
-
-def lineage_of(stack: CosStack, component: str, snapshot: Snapshot) -> str:
-    """UID of the volume of a component, "" while there is none."""
-    name = current_claim(stack, snapshot, child_name(stack.metadata.name, component))
-    claim = snapshot.objects.get(Ref("PersistentVolumeClaim", name)) or {}
-    return str((claim.get("metadata") or {}).get("uid") or "")
 
 
 def _of_components(stack: CosStack, snapshot: Snapshot, backups: Sequence[StackBackup]) -> Iterator[Problem]:
@@ -63,9 +69,8 @@ def _of_components(stack: CosStack, snapshot: Snapshot, backups: Sequence[StackB
             if engine.kind not in DUMPERS:
                 missing.append(f"{component}: this version makes no backups of {engine.kind}")
                 continue
-            lineage = lineage_of(stack, component, snapshot)
-            if not good_copies(component, lineage, backups):
-                missing.append(f"{component}: its volume has no good copy yet: create a StackBackup")
+            if not good_copies(stack, component, snapshot.objects, backups):
+                missing.append(f"{component}: its volume has no good copy here: create a StackBackup")
             newest = _newest_end(stack, component, backups)
             if newest and newest.phase is BackupPhase.FAILED:
                 failed.append(f"{component}: the newest copy failed: {newest.message}")
@@ -87,17 +92,19 @@ def _newest_end(stack: CosStack, component: str, backups: Sequence[StackBackup])
 
 
 def _of_key(stack: CosStack, snapshot: Snapshot) -> Iterator[Problem]:
-    """A generated key that is kept nowhere else, as far as anybody has said."""
+    """A generated key that is kept nowhere else, as far as anybody has said: of this very key, by a hash of it."""
     name, namespace = backup_key_secret(stack.metadata.name), stack.metadata.namespace
     repositories = stack.spec.backup.repositories if stack.spec.backup else []
     if all(item.encryption_key_secret_ref for item in repositories):
         return
     secret = snapshot.objects.get(Ref("Secret", name)) or {"metadata": {}}
-    if (secret["metadata"].get("annotations") or {}).get(ANNOTATION_ESCROWED):
+    said = (secret["metadata"].get("annotations") or {}).get(ANNOTATION_ESCROWED)
+    mark = digest((secret.get("data") or {}).get(BACKUP_KEY))
+    if said == mark:
         return
     yield Problem(
         Reason.KEY_NOT_ESCROWED,
         f"the key of the backups is only in Secret {name}: keep what `kubectl get secret -n {namespace} {name} -o "
         "jsonpath='{.data.key}' | base64 -d` prints outside of this cluster, then say so: "
-        f"`kubectl annotate secret -n {namespace} {name} {ANNOTATION_ESCROWED}=true`",
+        f"`kubectl annotate secret -n {namespace} {name} {ANNOTATION_ESCROWED}={mark} --overwrite`",
     )

@@ -141,7 +141,8 @@ def _backup_key(stack: CosStack, seed: str, snapshot: Snapshot) -> tuple[Manifes
     live = snapshot.objects.get(Ref("Secret", name))
     if live and not is_ours(live, stack):
         return ()
-    key = secret_text(live, BACKUP_KEY) or derive_password(bytes.fromhex(seed), name)
+    held = ((live or {}).get("data") or {}).get(BACKUP_KEY)
+    made = encoded({BACKUP_KEY: derive_password(bytes.fromhex(seed), name)})
     secret = V1Secret(
         api_version="v1",
         kind="Secret",
@@ -149,7 +150,8 @@ def _backup_key(stack: CosStack, seed: str, snapshot: Snapshot) -> tuple[Manifes
             name=name, namespace=stack.metadata.namespace, labels=stack_labels(stack.metadata.name)
         ),
         type="Opaque",
-        data=encoded({BACKUP_KEY: key}),
+        # Whatever it is: it may be the only one that reads what was encrypted.
+        data={BACKUP_KEY: held} if held else made,
     )
     return (manifest(secret),)
 
@@ -225,7 +227,7 @@ def _choose(
     """What the spec asks for, or the last good revision once that has failed; unless the volume forbids it."""
     name = child_name(stack.metadata.name, component)
     spec, desired = engine.instances(stack.spec)[component], history.current.components[component]
-    claim = current_claim(stack, snapshot, name) if isinstance(spec, StoreSpec) else ""
+    claim = current_claim(stack, snapshot.objects, name) if isinstance(spec, StoreSpec) else ""
     wanted = Wanted(engine, component, name, spec, version_of(spec), desired, desired, claim)
     opened_by = data_version(claim, snapshot.objects) if claim else ""
     failure, good = history.failure(component), history.last_good(component)
@@ -339,7 +341,9 @@ def _backup_volumes(
             if repository.volume:
                 claim = backup_claim(name, repository.name)
                 live = snapshot.objects.get(Ref("PersistentVolumeClaim", claim))
-                found[claim], refused = asked_of_volume(repository.volume, claim, live)
+                found[claim], refused = asked_of_volume(
+                    repository.volume, claim, live, f"backup.repositories[{repository.name}].volume"
+                )
                 problem = problem or refused
     return found, problem
 

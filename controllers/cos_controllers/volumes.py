@@ -12,17 +12,15 @@ from cos_controllers.api.status import Reason
 from cos_controllers.components.versions import newest
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import ANNOTATION_CANDIDATE, ANNOTATION_DATA_VERSION, LABEL_VERSION, claim_name
-from cos_controllers.observation import Problem, Ref, Snapshot
+from cos_controllers.observation import Problem, Ref
 from cos_controllers.ownership import is_ours
 from cos_controllers.pods import claim_of, has_started
 
 
-def current_claim(stack: CosStack, snapshot: Snapshot, instance: str) -> str:
+def current_claim(stack: CosStack, objects: Mapping[Ref, Manifest], instance: str) -> str:
     """The newest volume of an instance that is there, else the first. One that a restore fills is not there yet."""
     serials = [
-        serial
-        for serial, obj in data_volumes(stack, snapshot.objects, instance).items()
-        if not is_candidate(obj)
+        serial for serial, obj in data_volumes(stack, objects, instance).items() if not is_candidate(obj)
     ]
     return claim_name(instance, max(serials, default=0))
 
@@ -63,8 +61,13 @@ def data_version(claim: str, objects: Mapping[Ref, Manifest]) -> str:
     return newest([annotations.get(ANNOTATION_DATA_VERSION, ""), *started])
 
 
-def asked_of_volume(spec: Storage, claim: str, live: Manifest | None) -> tuple[Storage, Problem | None]:
-    """What to ask of a volume: never less or other than it is, which the API server would refuse."""
+def asked_of_volume(
+    spec: Storage, claim: str, live: Manifest | None, field: str = "storage"
+) -> tuple[Storage, Problem | None]:
+    """What to ask of a volume: never less or other than it is, which the API server would refuse.
+
+    `field`: where the spec asks for it.
+    """
     if live is None:
         return spec, None
     has = live["spec"]
@@ -74,14 +77,14 @@ def asked_of_volume(spec: Storage, claim: str, live: Manifest | None) -> tuple[S
         problem = Problem(
             Reason.STORAGE_CLASS_FIXED,
             f"volume {claim} keeps its storageClassName {storage_class}: write that instead of "
-            f"{spec.storage_class_name}, or leave it out",
+            f"{spec.storage_class_name} in {field}, or leave it out",
         )
     if parse_quantity(spec.size) >= parse_quantity(size):
         size = spec.size
     else:
         problem = Problem(
             Reason.SHRINK_REFUSED,
-            f"storage.size {spec.size} is below the volume's {size}, and a volume cannot shrink: "
+            f"{field}.size {spec.size} is below the volume's {size}, and a volume cannot shrink: "
             f"write {size} or more",
         )
     return Storage(size=size, storage_class_name=storage_class), problem

@@ -13,7 +13,7 @@ import structlog
 from cos_controllers.api.backup import BackupPhase, StackBackupStatus
 from cos_controllers.api.restore import StackRestoreStatus
 from cos_controllers.api.stack import CosStack
-from cos_controllers.backups.begin import Begin
+from cos_controllers.backups.begin import Begin, stores_of
 from cos_controllers.backups.job import FETCHER, STORE
 from cos_controllers.backups.plan import Plan, decide
 from cos_controllers.backups.report import Progress, last_progress
@@ -30,10 +30,11 @@ from cos_controllers.names import (
 from cos_controllers.observation import CheckTarget, ref_of
 from cos_controllers.parsing import parse_backups, parse_restores
 from cos_controllers.pods import container_statuses
+from cos_controllers.protection import good_copies
 from cos_operator import metrics, tracing
 from cos_operator.engines.base import PROVISION_SECONDS, BackupClient, EngineError
 from cos_operator.key import Key
-from cos_operator.kube import AlreadyExists, Kube, NotFound
+from cos_operator.kube import AlreadyExists, Forbidden, Invalid, Kube, KubeError, NotFound
 from cos_operator.lease import NotLeader
 from cos_operator.operations import delete, job_warnings, usable
 
@@ -75,6 +76,10 @@ class BackupMaker:
         self._image = image
         self._recorded = recorded
         self._now = now
+        #: Why Jobs could not be made last time, by component: told in the next status.
+        self._problems: dict[Key, dict[str, str]] = {}
+        #: The backups that were there at the last look.
+        self._known: dict[Key, frozenset[str]] = {}
 
     async def __call__(self, key: Key) -> float | None:
         """Take each of them one step on. Returns the seconds until the next look, None if there is no need.
@@ -85,10 +90,26 @@ class BackupMaker:
             try:
                 seen = await self._observe(key)
                 plan = decide(seen, self._now())
-                metrics.set_backups(key.namespace, key.name, seen.backups if seen.stack else ())
+                self._tell(key, seen)
                 return await self._execute(key, seen, plan)
             except NotLeader:
                 return None
+
+    def _tell(self, key: Key, seen: Seen) -> None:
+        """What is known of good copies, also of one that somebody has deleted the object of."""
+        stack = seen.stack
+        found = {
+            name: copies[-1]
+            for name in (stores_of(stack) if stack else ())
+            if stack and (copies := good_copies(stack, name, seen.objects, seen.backups))
+        }
+        metrics.set_backups(key.namespace, key.name, found)
+        known = frozenset(item.metadata.uid for item in seen.backups)
+        if self._known.get(key, known) - known:
+            self._recorded(key)
+        self._known[key] = known
+        if not known:
+            self._known.pop(key)
 
     async def _observe(self, key: Key) -> Seen:
         kube, selector, children_of = self._kube, backups_selector(key.name), stack_selector(key.name)
@@ -119,6 +140,7 @@ class BackupMaker:
             image=self._image,
             why=why,
             warnings=warnings,
+            problems=self._problems.get(key, {}),
         )
 
     async def _secrets(self, stack: CosStack | None) -> dict[str, dict[str, int]]:
@@ -146,11 +168,17 @@ class BackupMaker:
             for pod in pods_of_job(job, pods)
             if (container := _telling(pod))
         }
-        logs = await asyncio.gather(
-            *(self._kube.log(key.namespace, *source, lines=_LOG_LINES) for source in sources.values())
-        )
+        logs = await asyncio.gather(*(self._log(key, *source) for source in sources.values()))
         found = {uid: last_progress(text) for uid, text in zip(sources, logs, strict=True)}
         return {uid: progress for uid, progress in found.items() if progress}
+
+    async def _log(self, key: Key, pod: str, container: str) -> str:
+        """The end of a log. One that cannot be read only tells nothing of progress: a node may be gone."""
+        try:
+            return await self._kube.log(key.namespace, pod, container, lines=_LOG_LINES)
+        except KubeError as error:
+            log.warning("log not read", pod=pod, error=str(error))
+            return ""
 
     async def _execute(self, key: Key, seen: Seen, plan: Plan) -> float | None:
         backups = {item.metadata.name: item.metadata.resource_version for item in seen.backups}
@@ -165,9 +193,11 @@ class BackupMaker:
         for claim in plan.claims:
             await self._kube.apply(claim, force=True)
             log.info("applied", kind="PersistentVolumeClaim", object=claim["metadata"]["name"])
-        problems = [await self._begin(key, item) for item in plan.begin]
-        if any(problems):
-            raise NotBegun("; ".join(filter(None, problems)))
+        problems = {item.component: await self._begin(key, item) for item in plan.begin}
+        self._problems[key] = {name: told for name, told in problems.items() if told}
+        if told := self._problems[key]:
+            raise NotBegun("; ".join(f"{name}: {why}" for name, why in told.items()))
+        self._problems.pop(key)
         return plan.again
 
     async def _report(
@@ -216,31 +246,33 @@ class BackupMaker:
         try:
             await self._kube.create(begin.job)
         except AlreadyExists:
-            return f"{begin.component}: a Job {begin.job['metadata']['name']} exists already"
+            return f"a Job {begin.job['metadata']['name']} exists that is not the operator's: remove it"
+        except (Invalid, Forbidden) as error:
+            return f"its Job was refused: {error}"
         log.info("Job created", job=begin.job["metadata"]["name"])
         return ""
 
     async def _admit(self, key: Key, begin: Begin) -> str:
         target = next((item for item in self._targets(key) if item.component == begin.component), None)
         if target is None:
-            return f"{begin.component}: it does not serve"
+            return "it does not serve"
         if self._kube.write_guard:
             self._kube.write_guard()
         try:
             async with asyncio.timeout(PROVISION_SECONDS):
                 await self._clients[target.engine].admit_backup(target)
         except TimeoutError:
-            return f"{begin.component}: the backup user was not let in within {PROVISION_SECONDS:g} s"
+            return f"the backup user was not let in within {PROVISION_SECONDS:g} s"
         except EngineError as error:
-            return f"{begin.component}: {error}"
+            return str(error)
         return ""
 
 
 async def backed_up(kube: Kube, namespace: str | None) -> dict[Key, bool]:
     """Stacks of a namespace, or of the cluster, that have backups or restores, or a Job of one that is gone."""
     backups, restores, jobs = await asyncio.gather(
-        kube.list("StackBackup", namespace),
-        kube.list("StackRestore", namespace),
+        kube.list("StackBackup", namespace, keep=_in_brief),
+        kube.list("StackRestore", namespace, keep=_in_brief),
         kube.list("Job", namespace, f"{SELECTOR_MANAGED},{LABEL_BACKED_UP_STACK}"),
     )
     found = {Key(home, name): False for home, name in metrics.backed_up_stacks() if namespace in {None, home}}
@@ -252,11 +284,20 @@ async def backed_up(kube: Kube, namespace: str | None) -> dict[Key, bool]:
     return found
 
 
+def _in_brief(item: Manifest) -> Manifest:
+    """What `backed_up` asks of a backup or a restore."""
+    return {
+        "metadata": {"namespace": item["metadata"]["namespace"]},
+        "spec": {"stackRef": item["spec"]["stackRef"]},
+        "status": {"completionTime": (item.get("status") or {}).get("completionTime")},
+    }
+
+
 def _length(value: str) -> int:
-    """Of what a Secret holds, in bytes; 0 if that is not base64."""
+    """Characters of what a Secret holds, without space around it; 0 if it is no text."""
     try:
-        return len(base64.b64decode(value, validate=True))
-    except binascii.Error:
+        return len(base64.b64decode(value, validate=True).decode().strip())
+    except (binascii.Error, UnicodeDecodeError):
         return 0
 
 

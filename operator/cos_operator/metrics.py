@@ -12,7 +12,7 @@ from cos_controllers.api.status import ConditionStatus, CosStackStatus, Verdict
 
 if TYPE_CHECKING:
     # The CLI's client counts requests too, and does without the models of Kubernetes.
-    from cos_controllers.api.backup import StackBackup
+    from cos_controllers.api.backup import CopyStatus
     from cos_controllers.api.probe import CheckStatus, StackProbe
     from cos_controllers.observation import Facts
 
@@ -382,27 +382,26 @@ def set_probes(namespace: str, stack: str, probes: Sequence[StackProbe]) -> None
         _probed.pop((namespace, stack))
 
 
-def set_backups(namespace: str, stack: str, backups: Sequence[StackBackup]) -> None:
+def set_backups(namespace: str, stack: str, copies: Mapping[str, CopyStatus]) -> None:
     """Record the newest good copy of each component of a stack; all else goes away."""
-    good = [row for backup in backups for row in backup.status.components if row.phase == "Succeeded"]
     found: dict[tuple[Gauge, tuple[str, ...]], float] = {}
-    for row in sorted(good, key=lambda row: row.point_in_time or ""):
+    for name, row in copies.items():
         if not (row.point_in_time and row.start_time and row.completion_time):
             continue
         began, ended = datetime.fromisoformat(row.start_time), datetime.fromisoformat(row.completion_time)
         found |= {
-            (BACKED_UP_AT, (row.name,)): datetime.fromisoformat(row.point_in_time).timestamp(),
-            (BACKUP_BYTES, (row.name,)): row.bytes or 0,
-            (BACKUP_STORED, (row.name,)): row.stored_bytes or 0,
-            (BACKUP_SECONDS, (row.name,)): (ended - began).total_seconds(),
+            (BACKED_UP_AT, (name,)): datetime.fromisoformat(row.point_in_time).timestamp(),
+            (BACKUP_BYTES, (name,)): row.bytes or 0,
+            (BACKUP_STORED, (name,)): row.stored_bytes or 0,
+            (BACKUP_SECONDS, (name,)): (ended - began).total_seconds(),
         }
     _replace(_backed_up, (namespace, stack), found)
-    if not backups:
+    if not found:
         _backed_up.pop((namespace, stack))
 
 
 def backed_up_stacks() -> frozenset[tuple[str, str]]:
-    """Namespace and name of every stack that has backups."""
+    """Namespace and name of every stack that has good copies."""
     return frozenset(_backed_up)
 
 

@@ -198,7 +198,7 @@ class Operator:
             for key in metrics.probed_stacks():
                 metrics.set_probes(*key, ())
             for key in metrics.backed_up_stacks():
-                metrics.set_backups(*key, ())
+                metrics.set_backups(*key, {})
 
     async def _stacks(self, namespace: str | None) -> dict[Key, bool]:
         """Every stack of a namespace, or of the cluster, and whether nobody has looked at its present spec yet."""

@@ -168,6 +168,8 @@ class CopyStatus(ApiModel):
     lineage."""
     path: Annotated[str, Field(max_length=1024)] = ""
     """Where in the repository it is."""
+    place: Annotated[str, Field(max_length=1024)] = ""
+    """Which repository it is in, whatever the stack calls it: endpoint, bucket and prefix, or the UID of a claim."""
     snapshot: Annotated[str, Field(max_length=64)] = ""
     """What the tool calls it: of restic, the snapshot's id."""
     engine_version: Annotated[str, Field(max_length=32)] = ""
@@ -183,7 +185,7 @@ class CopyStatus(ApiModel):
     sha256: Annotated[str, Field(max_length=64)] = ""
     """Checksum of the data."""
     key_fingerprint: Annotated[str, Field(max_length=64)] = ""
-    """The first 16 digits of the SHA-256 of the key that encrypts it: tells which key is needed, and not the key."""
+    """Names the key that encrypts it, and does not tell it: compare it with that of another copy."""
     percent: Annotated[int, Field(ge=0, le=100)] | None = None
     """How much of it has been read, while it runs."""
     remaining_seconds: int | None = None

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from cos_controllers.api.backup import Repository, StackBackup
 from cos_controllers.api.stack import CosStack, StoreSpec
 from cos_controllers.backups.job import job_of_copy, key_secret, location, path_of
-from cos_controllers.backups.order import Order
+from cos_controllers.backups.order import S3_KEYS, Order
 from cos_controllers.backups.seen import Seen, holder, repository_of
 from cos_controllers.components.base import Engine
 from cos_controllers.components.registry import DUMPERS, ENGINES
@@ -16,6 +16,7 @@ from cos_controllers.conditions import previous_row
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import backup_job, child_name
 from cos_controllers.observation import Ref
+from cos_controllers.places import place_of
 from cos_controllers.pods import claim_of
 from cos_controllers.resolve import BACKUP_KEY
 
@@ -23,8 +24,6 @@ from cos_controllers.resolve import BACKUP_KEY
 _LEAST_KEY = 16
 #: Nobody has told the operator which image copies.
 NO_IMAGE = "the operator does not know its own image: set COS_PROBE_IMAGE to it (the chart does)"
-#: As restic, the AWS tools and most other operators name them.
-S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
 class Begin(NamedTuple):
@@ -59,6 +58,11 @@ def obstacle_to(backup: StackBackup, seen: Seen) -> Obstacle | None:
         return Obstacle(seen.why or f"there is no CosStack {backup.spec.stack_ref.name} in this namespace")
     if stack.spec.backup is None:
         return Obstacle("the stack has no spec.backup: name a repository there")
+    if repository_of(backup.spec.repository, stack) is None:
+        known = ", ".join(item.name for item in stack.spec.backup.repositories)
+        return Obstacle(
+            f"spec.repository: the stack has no repository {backup.spec.repository}; it has {known}"
+        )
     if mistake := _mistake(backup, stack) or ("" if seen.image else NO_IMAGE):
         return Obstacle(mistake, lasting=True)
     return None
@@ -68,7 +72,7 @@ def chosen(backup: StackBackup, stack: CosStack) -> list[str]:
     """The components to copy."""
     return [
         name
-        for name, engine in _stores(stack).items()
+        for name, engine in stores_of(stack).items()
         if engine in DUMPERS and (not backup.spec.components or name in backup.spec.components)
     ]
 
@@ -85,10 +89,7 @@ def beginning(backup: StackBackup, component: str, seen: Seen) -> Begin | str:
 
 def _mistake(backup: StackBackup, stack: CosStack) -> str:
     """What the spec asks for that the stack does not have."""
-    if repository_of(backup.spec.repository, stack) is None:
-        known = ", ".join(item.name for item in stack.spec.backup.repositories) if stack.spec.backup else ""
-        return f"spec.repository: the stack has no repository {backup.spec.repository}; it has {known}"
-    stores = _stores(stack)
+    stores = stores_of(stack)
     if unknown := sorted(set(backup.spec.components) - set(stores)):
         return f"spec.components: the stack has no data of {', '.join(unknown)}; it has {', '.join(stores)}"
     if without := sorted(name for name in backup.spec.components if stores[name] not in DUMPERS):
@@ -98,7 +99,7 @@ def _mistake(backup: StackBackup, stack: CosStack) -> str:
     return ""
 
 
-def _stores(stack: CosStack) -> dict[str, str]:
+def stores_of(stack: CosStack) -> dict[str, str]:
     """The engine of each component that has data."""
     return {
         component: engine.kind
@@ -122,6 +123,9 @@ def _job(backup: StackBackup, component: str, stack: CosStack, seen: Seen) -> Ma
     claim = seen.objects.get(Ref("PersistentVolumeClaim", claim_of(template) or ""))
     if claim is None:
         raise Waits(f"waits until the volume of {component} is there")
+    place = place_of(stack, repository, component, seen.objects)
+    if not place:
+        raise Waits(f"waits until the volume of repository {repository.name} is there")
     lineage, limit = claim["metadata"]["uid"], backup.spec.active_deadline_seconds
     path = path_of(stack, component, lineage)
     order = Order(
@@ -132,6 +136,7 @@ def _job(backup: StackBackup, component: str, stack: CosStack, seen: Seen) -> Ma
         lineage=lineage,
         backup=backup.metadata.name,
         repository=location(repository, path),
+        place=place,
         path=path,
         region=repository.s3.region if repository.s3 else "",
         limit=limit,
@@ -172,11 +177,11 @@ def _missing_key(repository: Repository, stack: CosStack, seen: Seen) -> str:
     name = key_secret(stack, repository)
     held = seen.secrets.get(name)
     if held is None and repository.encryption_key_secret_ref is None:
-        return f"waits for Secret {name} with the generated key: if one exists, it is not the operator's: remove it"
+        return f"waits for Secret {name} with the generated key"
     if held is None:
         return f"Secret {name} (encryptionKeySecretRef) does not exist: create it with a key {BACKUP_KEY}"
     if held.get(BACKUP_KEY, 0) < _LEAST_KEY:
-        return f"Secret {name} needs a key {BACKUP_KEY} of at least {_LEAST_KEY} characters"
+        return f"Secret {name} needs a key {BACKUP_KEY} of at least {_LEAST_KEY} characters of text"
     return ""
 
 

@@ -8,6 +8,7 @@ from cos_controllers.api.quantity import MI
 from cos_controllers.api.restore import StackRestore
 from cos_controllers.api.stack import CosStack
 from cos_controllers.backups.order import (
+    AUTHORITY,
     CREDENTIALS_DIR,
     DATA_DIR,
     FACTS_FILE,
@@ -15,6 +16,7 @@ from cos_controllers.backups.order import (
     KEY_DIR,
     ORDER,
     REPOSITORY_DIR,
+    S3_KEYS,
     TARGET_DIR,
     WORK_DIR,
     Fetch,
@@ -29,10 +31,13 @@ from cos_controllers.k8s import (
     V1EnvVar,
     V1KeyToPath,
     V1PersistentVolumeClaimVolumeSource,
+    V1ProjectedVolumeSource,
     V1ResourceRequirements,
+    V1SecretProjection,
     V1SecretVolumeSource,
     V1Volume,
     V1VolumeMount,
+    V1VolumeProjection,
 )
 from cos_controllers.names import (
     backup_claim,
@@ -156,8 +161,6 @@ def job_of_restore(
     container = dumper.load(copy.entries or 0, copy.sha256, limit)
     load = _of_engine(container, stack, template).model_copy(
         update={
-            # It runs the engine on all of the data.
-            "resources": V1ResourceRequirements(**template["spec"]["containers"][0].get("resources") or {}),
             "env": [*(container.env or ()), *env(DATA=DATA_DIR, TARGET=TARGET_DIR)],
             "volume_mounts": [*_SHARED, mount("target", TARGET_DIR, read_only=False)],
         }
@@ -202,7 +205,8 @@ def _of_engine(container: V1Container, stack: CosStack, template: Manifest) -> V
         update={
             "image": template["spec"]["containers"][0]["image"],
             "image_pull_policy": stack.spec.images.pull_policy.value,
-            "resources": requirements(_resources(stack)),
+            # Its tools need what the engine may: they hold its values, or run the engine itself.
+            "resources": V1ResourceRequirements(**template["spec"]["containers"][0].get("resources") or {}),
         }
     )
 
@@ -236,5 +240,17 @@ def _of_repository(
         claim = V1PersistentVolumeClaimVolumeSource(claim_name=backup_claim(instance, repository.name))
         volume = V1Volume(name="repository", persistent_volume_claim=claim)
         return (key, volume), (at, mount("repository", REPOSITORY_DIR, read_only=False))
-    held = V1SecretVolumeSource(secret_name=repository.s3.credentials_secret_ref.name, default_mode=_MODE)
-    return (key, V1Volume(name="credentials", secret=held)), (at, mount("credentials", CREDENTIALS_DIR))
+    held = V1ProjectedVolumeSource(
+        default_mode=_MODE,
+        sources=[
+            _keys_of(repository.s3.credentials_secret_ref.name, *S3_KEYS),
+            _keys_of(repository.s3.credentials_secret_ref.name, AUTHORITY, optional=True),
+        ],
+    )
+    return (key, V1Volume(name="credentials", projected=held)), (at, mount("credentials", CREDENTIALS_DIR))
+
+
+def _keys_of(secret: str, *keys: str, optional: bool = False) -> V1VolumeProjection:
+    """These keys of a Secret as files, and no others."""
+    items = [V1KeyToPath(key=key, path=key) for key in keys]
+    return V1VolumeProjection(secret=V1SecretProjection(name=secret, items=items, optional=optional))

@@ -71,7 +71,7 @@ def _row(backup: StackBackup, row: CopyStatus, seen: Seen, begin: list[Begin], n
     found = beginning(backup, row.name, seen)
     if isinstance(found, Begin):
         begin.append(found)
-        message = "its Job is made once the engine lets its backup user in"
+        message = seen.problems.get(row.name) or "its Job is made once the engine lets its backup user in"
     else:
         message = found
     if over := late(backup.metadata.creation_timestamp, backup.spec.starting_deadline_seconds, now):
@@ -87,7 +87,7 @@ def _running(
     order = _order_in(job) if job else None
     began = row.start_time or (job["metadata"]["creationTimestamp"] if job else timestamp(now))
     update = {"phase": BackupPhase.RUNNING, "start_time": began, "message": ""}
-    update |= {"lineage": order.lineage, "path": order.path} if order else {}
+    update |= {"lineage": order.lineage, "place": order.place, "path": order.path} if order else {}
     row = row.model_copy(update=update)
     seconds = backup.spec.active_deadline_seconds
     found = outcome_of(job, STORE, seconds, datetime.fromisoformat(began), seen, now)

@@ -15,6 +15,11 @@ KEY_DIR = "/key"
 CREDENTIALS_DIR = "/credentials"
 REPOSITORY_DIR = "/repository"
 
+#: In the Secret of a bucket, as restic, the AWS tools and most other operators name them; and the certificate of an
+#: authority of one's own, if there is one.
+S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+AUTHORITY = "ca.crt"
+
 #: The volume that a restore fills.
 TARGET_DIR = "/target"
 
@@ -38,8 +43,9 @@ class Fetch(BaseModel):
 class Order(BaseModel):
     """Copy `DATA_DIR` into a repository of restic.
 
-    `lineage`: UID of the volume that the data is of. `repository`: as restic is told it; `path`: the part of it that
-    belongs to this lineage. `region`: of S3. `limit`: seconds after which it gives up.
+    `lineage`: UID of the volume that the data is of. `repository`: as restic is told it; `place`: what tells it from
+    any other; `path`: the part of it that belongs to this lineage. `region`: of S3. `limit`: seconds after which it
+    gives up.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -51,6 +57,7 @@ class Order(BaseModel):
     lineage: str
     backup: str
     repository: str
+    place: str
     path: str
     region: str = ""
     limit: int

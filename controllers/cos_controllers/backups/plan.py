@@ -20,8 +20,10 @@ from cos_controllers.jobs import Doomed, doomed
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import LABEL_BACKUP_UID, LABEL_STACK_COMPONENT
 
-#: Seconds until the next look while a backup or restore waits or runs: progress is read then.
+#: Seconds until the next look while there are Jobs, whose progress is read then; while all wait for the stack or for a
+#: person; and once volumes were written.
 _LOOK_AGAIN = 5.0
+_WHILE_WAITING = 15.0
 _AFTER_WRITES = 0.5
 
 
@@ -61,15 +63,16 @@ def decide(seen: Seen, now: datetime) -> Plan:
         plan = replace(plan, claims=(*plan.claims, *after.claims), begin=(*plan.begin, *after.begin))
         if after.status != restore.status:
             plan = replace(plan, restored={**plan.restored, restore.metadata.name: after.status})
-    leaving = any(not job["metadata"].get("deletionTimestamp") for job in seen.jobs)
-    return replace(plan, again=_wait(backups or restores or leaving, plan.claims))
+    return replace(plan, again=_wait(seen, plan, waiting=bool(backups or restores)))
 
 
-def _wait(busy: object, claims: object) -> float | None:
-    """Seconds until the next look. Nobody tells of volumes that were written here."""
-    if claims:
+def _wait(seen: Seen, plan: Plan, *, waiting: bool) -> float | None:
+    """Seconds until the next look: for what nobody tells of, and not often while all wait."""
+    if plan.claims:
         return _AFTER_WRITES
-    return _LOOK_AGAIN if busy else None
+    if seen.jobs:
+        return _LOOK_AGAIN
+    return _WHILE_WAITING if waiting else None
 
 
 def _is_done_with(job: Manifest, seen: Seen) -> bool:

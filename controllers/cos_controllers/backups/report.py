@@ -7,8 +7,12 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+#: The same everywhere: a fingerprint is to be compared by people.
+_SALT = b"cos-operator backup key"
 #: Bytes of a termination message that Kubernetes keeps.
 LIMIT = 4096
+#: In seconds since 1970: a clock that says more is wrong.
+_YEAR_2100 = 4_102_444_800
 
 
 class _Model(BaseModel):
@@ -22,10 +26,10 @@ class Facts(_Model):
     and `sha256` are of the file.
     """
 
-    entries: Annotated[int, Field(ge=0)]
-    moment: Annotated[int, Field(gt=0)]
+    entries: Annotated[int, Field(ge=0, lt=2**63)]
+    moment: Annotated[int, Field(gt=0, lt=_YEAR_2100)]
     version: Annotated[str, Field(min_length=1, max_length=32)]
-    bytes: Annotated[int, Field(ge=0)]
+    bytes: Annotated[int, Field(ge=0, lt=2**63)]
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -34,14 +38,14 @@ class Report(_Model):
 
     facts: Facts
     snapshot: Annotated[str, Field(min_length=8, max_length=64)]
-    stored: int
+    stored: Annotated[int, Field(ge=0, lt=2**63)]
     key: str
 
 
 class Loaded(_Model):
     """What the engine found on the volume that it was started on. `entries`: see `Facts`."""
 
-    entries: Annotated[int, Field(ge=0)]
+    entries: Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Progress(_Model):
@@ -65,8 +69,11 @@ class Progress(_Model):
 
 
 def fingerprint(key: str) -> str:
-    """Names a key without telling it: the first 16 hexadecimal digits of its SHA-256."""
-    return hashlib.sha256(key.encode()).hexdigest()[:16]
+    """Names a key without telling it: 16 hexadecimal digits of scrypt (RFC 7914).
+
+    Slow on purpose: it stands in a status that many may read, and a key may be a sentence that a person has thought up.
+    """
+    return hashlib.scrypt(key.encode(), salt=_SALT, n=2**14, r=8, p=1, dklen=8).hex()
 
 
 def last_progress(log: str) -> Progress | None:

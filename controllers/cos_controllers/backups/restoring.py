@@ -41,6 +41,7 @@ from cos_controllers.names import (
 )
 from cos_controllers.observation import Ref
 from cos_controllers.ownership import controller_of
+from cos_controllers.places import place_of
 from cos_controllers.pods import claim_of, is_pod_ready, ready_since
 from cos_controllers.volumes import data_volumes, is_candidate, serial_of
 
@@ -124,8 +125,11 @@ def _mistake(restore: StackRestore, stack: CosStack, backup: StackBackup, seen: 
         return f"spec.components: the backup has no {', '.join(unknown)}; it has {', '.join(copies)}"
     if bad := [row.name for row in _copies(restore, seen) if row.phase is not BackupPhase.SUCCEEDED]:
         return f"backup {backup.metadata.name} has no good copy of {', '.join(bad)}"
-    if repository_of(backup.status.repository, stack) is None:
-        return f"the stack has no repository {backup.status.repository} any more, which holds the backup"
+    name = backup.status.repository
+    repository = repository_of(name, stack)
+    for copy in _copies(restore, seen):
+        if repository is None or place_of(stack, repository, copy.name, seen.objects) != copy.place:
+            return f"the copy of {copy.name} is at {copy.place}, which is not what the stack calls {name} now"
     if not seen.image:
         return NO_IMAGE
     return next(filter(None, (_refusal(restore, row, stack, seen) for row in _copies(restore, seen))), "")
@@ -206,7 +210,11 @@ def _beginning(restore: StackRestore, row: RestoredStatus, seen: Seen) -> _Row:
         template,
         seen.image,
     )
-    update = {"claim": claim_now, "previous_claim": before, "message": "its Job is made"}
+    update = {
+        "claim": claim_now,
+        "previous_claim": before,
+        "message": seen.problems.get(row.name) or "its Job is made",
+    }
     return _Row(row.model_copy(update=update), begin=(Begin(row.name, job, admit=False),))
 
 

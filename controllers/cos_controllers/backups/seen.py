@@ -21,8 +21,9 @@ class Seen:
 
     `stack` is None if there is none, or it is being deleted, or its spec cannot be used (`why`). `jobs` and `pods`
     carry `LABEL_BACKED_UP_STACK`. `objects`: StatefulSets, claims and pods of the stack. `secrets`: those that its
-    repositories name, by name, with the length of each value. `progress`: of Jobs that run, by UID. `image` is the
-    operator's own, "" if nobody knows it. `warnings`: the newest warning Event of Jobs without pods, by UID.
+    repositories name, by name, with the length of each value that is text. `progress`: of Jobs that run, by UID.
+    `image` is the operator's own, "" if nobody knows it. `warnings`: the newest warning Event of Jobs without pods, by
+    UID. `problems`: why the Job of a component could not be made last time.
     """
 
     stack: CosStack | None
@@ -36,6 +37,7 @@ class Seen:
     image: str = ""
     why: str = ""
     warnings: Mapping[str, str] = field(default_factory=dict)
+    problems: Mapping[str, str] = field(default_factory=dict)
 
 
 #: What Jobs are made for.

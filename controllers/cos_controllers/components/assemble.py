@@ -123,13 +123,14 @@ def assemble(
         objects.append(parts.files())
     if storage:
         objects.append(parts.claim(storage, data_version))
-    objects += [parts.backup_claim(name, asked) for name, asked in backups.items()]
     objects.append(parts.service())
     if blueprint.replicas is not None and blueprint.replicas > 1:
         objects.append(parts.disruption_budget())
     workload = parts.deployment() if blueprint.replicas is not None else parts.stateful_set()
+    # Last: the engine does without them.
+    volumes = [parts.backup_claim(name, asked) for name, asked in backups.items()]
     return Instance(
-        objects=(*(manifest(item) for item in objects), manifest(workload)),
+        objects=tuple(manifest(item) for item in (*objects, workload, *volumes)),
         template_hash=parts.template_hash,
         files_hash=digest([dict(blueprint.files), reloaded]),
         expected=blueprint.expected,

@@ -31,6 +31,11 @@ def run(*command: str) -> V1ExecAction:
     return V1ExecAction(command=list(command))
 
 
+def within(seconds: int, *command: str) -> list[str]:
+    """A command that is ended after so many seconds, with the exit code 124."""
+    return ["timeout", "-k", "5", str(seconds), *command]
+
+
 def get(path: str, port: int) -> V1HTTPGetAction:
     """A probe by an HTTP request of kubelet: it costs the container nothing."""
     return V1HTTPGetAction(path=path, port=port)

@@ -26,6 +26,8 @@ _MEANINGS = {
 _PROGRESS_SECONDS = 5
 #: Seconds for a repository to answer at all: restic itself would ask one that does not for a quarter of an hour.
 OPEN_SECONDS = 120.0
+#: How long a copy waits for a person who removes old ones.
+_LOCK_WAIT = "2m"
 #: Seconds for restic to end by itself once it is told to.
 _GRACE_SECONDS = 5.0
 #: What erases a line of a terminal.
@@ -70,23 +72,27 @@ class Restic:
         self._program = program
 
     def open(self) -> None:
-        """Make the repository if there is none, and take away what a call that was killed has left locked.
+        """Make the repository if there is none. Raises `ResticError`.
 
-        Raises `ResticError`. Nobody else may be at work on the repository: the operator sees to that.
+        No lock is taken away. What a killed copy has left locked is in no other copy's way, and a lock that is may be
+        that of a person who removes old copies.
         """
         try:
             self._call("cat", "config", within=OPEN_SECONDS)
         except ResticError as error:
             if error.code != NO_REPOSITORY:
                 raise
-            self._call("init", within=OPEN_SECONDS)
-            return
-        self._call("unlock", "--remove-all", within=OPEN_SECONDS)
+            try:
+                self._call("init", within=OPEN_SECONDS)
+            except ResticError as failed:
+                where = self._environment.get("RESTIC_REPOSITORY", "")
+                hint = f"if one was begun there and never finished, remove what is below {where}"
+                raise ResticError(f"no repository could be made: {failed}; {hint}", failed.code) from failed
 
     def backup(self, folder: str, host: str, tags: Sequence[str]) -> Stored:
         """Store a folder. Raises `ResticError`; then there is no snapshot."""
         named = [f"--tag={tag}" for tag in tags]
-        found = self._call("backup", "--json", f"--host={host}", *named, folder)
+        found = self._call("backup", "--json", f"--retry-lock={_LOCK_WAIT}", f"--host={host}", *named, folder)
         summary = next((item for item in found if item.get("message_type") == "summary"), None)
         if not summary or not summary.get("snapshot_id"):
             raise ResticError("restic said nothing of a snapshot")

@@ -13,10 +13,12 @@ from typing import NoReturn
 from pydantic import ValidationError
 
 from cos_controllers.backups.order import (
+    AUTHORITY,
     CREDENTIALS_DIR,
     DATA_DIR,
     FACTS_FILE,
     KEY_DIR,
+    S3_KEYS,
     WORK_DIR,
     Fetch,
     Order,
@@ -116,9 +118,9 @@ def environment(repository: str, region: str, root: Path) -> dict[str, str]:
     }
     if region:
         found["AWS_DEFAULT_REGION"] = region
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        for name in S3_KEYS:
             found[name] = _secret(credentials / name)
-        if (authority := credentials / "ca.crt").exists():
+        if (authority := credentials / AUTHORITY).exists():
             found["RESTIC_CACERT"] = str(authority)
     return found
 
@@ -133,9 +135,11 @@ def _facts(path: Path) -> Facts:
 def _secret(path: Path) -> str:
     """A value that people paste: a newline at its end is none of it."""
     try:
-        return path.read_text().strip()
+        return path.read_bytes().decode().strip()
     except OSError as error:
         raise CopyError(f"{path.name} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise CopyError(f"{path.name} is no text: bytes such as openssl rand makes need base64") from None
 
 
 def _tell(progress: Progress) -> None:

@@ -9,7 +9,7 @@ from cos_controllers.api.common import Storage
 from cos_controllers.api.quantity import parse_quantity
 from cos_controllers.api.stack import CosStack
 from cos_controllers.names import child_name
-from cos_controllers.observation import Ref, Snapshot, ref_of
+from cos_controllers.observation import Ref, ref_of
 from cos_controllers.volumes import asked_of_volume, current_claim
 from cos_operator.cli import Manifest
 
@@ -41,11 +41,11 @@ def _stores(spec: Manifest) -> dict[str, Manifest]:
 
 def claims_of(stack: CosStack, spec: Manifest, found: Iterable[Manifest]) -> dict[str, Manifest]:
     """The claim that each component of a spec has or, if the stack has it no more, would find again."""
-    snapshot = Snapshot(objects={ref_of(claim): claim for claim in found})
+    objects = {ref_of(claim): claim for claim in found}
     claims = {}
     for component in _stores(spec):
-        name = current_claim(stack, snapshot, child_name(stack.metadata.name, component))
-        if claim := snapshot.objects.get(Ref("PersistentVolumeClaim", name)):
+        name = current_claim(stack, objects, child_name(stack.metadata.name, component))
+        if claim := objects.get(Ref("PersistentVolumeClaim", name)):
             claims[component] = claim
     return claims
 

@@ -16,12 +16,13 @@ from cos_controllers.conditions import timestamp
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import ANNOTATION_DATA_VERSION as DATA_VERSION
 from cos_controllers.names import MANAGER, object_labels
-from cos_controllers.observation import Ref, Snapshot
+from cos_controllers.observation import Ref
 from cos_controllers.parsing import parse_backups, parse_restores, parse_stack
 from cos_controllers.volumes import current_claim
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 LINEAGE = "0b6c1f7e-volume"
+PLACE = "77aa-volume"
 S3: Manifest = {
     "endpoint": "https://s3.example.com:9000",
     "bucket": "backups",
@@ -78,6 +79,7 @@ class World:
     image: str = "cos-operator:1"
     stack: bool = True
     serves: bool = True
+    problems: dict[str, str] = field(default_factory=dict)
     secrets: dict[str, dict[str, int]] = field(default_factory=lambda: dict(SECRETS))
     backups: dict[str, Manifest] = field(default_factory=dict)
     restores: dict[str, Manifest] = field(default_factory=dict)
@@ -91,6 +93,7 @@ class World:
 
     def __post_init__(self) -> None:
         if not self.claims:
+            self.claims["cos-redis-backup-main"] = claim_named("cos-redis-backup-main", PLACE, {})
             self.claims["cos-redis-data-0"] = claim_named("cos-redis-data-0", LINEAGE, {DATA_VERSION: "8.0"})
 
     def uid(self) -> str:
@@ -128,7 +131,7 @@ class World:
         stack = self.seen().stack
         assert stack
         objects = {Ref("PersistentVolumeClaim", name): obj for name, obj in self.claims.items()}
-        return current_claim(stack, Snapshot(objects=objects), "cos-redis")
+        return current_claim(stack, objects, "cos-redis")
 
     def switch(self) -> None:
         """The stack replaces its pod, if another volume is to be used."""
@@ -184,6 +187,7 @@ class World:
             },
             secrets=self.secrets,
             progress=self.progress,
+            problems=self.problems,
             image=self.image,
         )
 

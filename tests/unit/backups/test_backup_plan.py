@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from backup_world import LINEAGE, S3, SPEC, START, World, report
+from backup_world import LINEAGE, PLACE, S3, SPEC, START, World, claim_named, report
 
 from cos_controllers.api.backup import BackupPhase
 from cos_controllers.backups.begin import NO_IMAGE
@@ -46,7 +46,7 @@ def test_a_backup_copies_what_can_be_copied_and_says_what_it_found() -> None:
     assert (status.phase, status.message) == (BackupPhase.SUCCEEDED, "1 component copied")
     assert (status.repository, status.stack_revision, status.skew_seconds) == ("main", 7, 0)
     assert (row.snapshot, row.bytes, row.stored_bytes, row.entries) == ("5f0c9d2e", 1000, 400, 3)
-    assert (row.lineage, row.path) == (LINEAGE, f"cos/cos/redis/{LINEAGE}")
+    assert (row.lineage, row.path, row.place) == (LINEAGE, f"cos/cos/redis/{LINEAGE}", PLACE)
     assert row.point_in_time == timestamp(START.replace(minute=1))
     assert (row.percent, row.remaining_seconds) == (None, None)
     assert status.conditions[0].reason == "Succeeded"
@@ -126,7 +126,6 @@ def test_a_repository_of_volumes_is_mounted() -> None:
     [
         ({"components": ["redis", "mongo"]}, "the stack has no data of mongo; it has redis, elasticsearch"),
         ({"components": ["elasticsearch"]}, "this version makes no backups of elasticsearch"),
-        ({"repository": "other"}, "the stack has no repository other; it has main, away"),
     ],
 )
 def test_a_mistake_in_the_spec_is_told_at_once(change: dict[str, Any], says: str) -> None:
@@ -151,6 +150,10 @@ def test_without_its_own_image_the_operator_copies_nothing() -> None:
     [
         ({"stack": False}, "there is no CosStack cos in this namespace"),
         ({"spec": {"redis": {}}}, "the stack has no spec.backup"),
+        (
+            {"claims": {"cos-redis-data-0": claim_named("cos-redis-data-0", "x", {})}},
+            "waits until the volume of repository main is there",
+        ),
         ({"serves": False}, "waits until redis serves"),
         ({"secrets": {}}, "waits for Secret cos-backup-key"),
         ({"secrets": {"cos-backup-key": {"key": 15}}}, "at least 16 characters"),
@@ -167,6 +170,35 @@ def test_what_is_missing_is_waited_for_and_not_for_ever(change: dict[str, Any], 
     assert "not begun within 60 s (startingDeadlineSeconds)" in world.message("b")
     assert says in world.message("b")
     assert not world.jobs
+
+
+def test_a_repository_that_is_not_there_yet_is_waited_for() -> None:
+    world = World()
+    world.create("b", repository="other")
+    world.step()
+    assert world.phase("b") is BackupPhase.PENDING
+    assert "the stack has no repository other; it has main, away" in world.message("b")
+
+
+def test_why_a_job_could_not_be_made_is_told() -> None:
+    world = World(problems={"redis": "its Job was refused: exceeded quota"})
+    world.create("b")
+    world.step()
+    assert world.message("b") == "redis: its Job was refused: exceeded quota"
+
+
+def test_a_bucket_is_told_by_where_it_is() -> None:
+    world = begun(repository="away")
+    assert world.row("b").place == f"{S3['endpoint']}/backups/cos/prod"
+
+
+def test_an_eviction_is_told_by_its_own_words() -> None:
+    world = begun()
+    world.end("", 137, "dump")
+    evicted = {"reason": "Evicted", "message": 'Usage of EmptyDir volume "work" exceeds the limit'}
+    world.pods["cos-redis-backup"]["status"] |= evicted
+    world.step(11)
+    assert 'its pod ended: Evicted: Usage of EmptyDir volume "work"' in world.message("b")
 
 
 @pytest.mark.parametrize(

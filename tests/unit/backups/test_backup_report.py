@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from cos_controllers.backups.report import LIMIT, Facts, Progress, Report, fingerprint, last_progress
 
-FACTS = Facts(entries=2**62, moment=2**40, version="8" * 32, bytes=2**62, sha256="f" * 64)
+FACTS = Facts(entries=2**62, moment=2**31, version="8" * 32, bytes=2**62, sha256="f" * 64)
 
 
 def test_the_longest_report_fits_into_a_termination_message() -> None:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cos_controllers.backups.order import Order
-from cos_controllers.backups.report import Progress, Report, fingerprint
+from cos_controllers.backups.order import Fetch, Order
+from cos_controllers.backups.report import Progress, Report, fingerprint, last_progress
 from cos_operator.backup import runner
 from cos_operator.backup.restic import NO_REPOSITORY, Restic, ResticError, explained
 
@@ -44,10 +44,22 @@ def said(*items: object) -> str:
     return "; ".join(f"echo '{json.dumps(item)}'" for item in items)
 
 
-def test_a_repository_that_is_there_is_unlocked_and_not_made(tmp_path: Path) -> None:
+def test_a_repository_that_is_there_is_not_made_and_nobodys_lock_is_broken(tmp_path: Path) -> None:
     restic = Restic({}, 10, program=program(tmp_path))
     restic.open()
-    assert calls(tmp_path) == ["cat config", "unlock --remove-all"]
+    assert calls(tmp_path) == ["cat config"]
+
+
+def test_one_that_was_begun_and_never_finished_is_told(tmp_path: Path) -> None:
+    answers = {
+        "cat": f"exit {NO_REPOSITORY}",
+        "init": "echo 'Fatal: repository already contains keys' >&2; exit 1",
+    }
+    restic = Restic({"RESTIC_REPOSITORY": "/repository/x"}, 10, program=program(tmp_path, **answers))
+    with pytest.raises(
+        ResticError, match=r"already contains keys; if one was begun .* remove what is below /repo"
+    ):
+        restic.open()
 
 
 def test_a_repository_that_is_not_there_is_made(tmp_path: Path) -> None:
@@ -72,7 +84,7 @@ def test_a_folder_is_stored_and_progress_told(tmp_path: Path) -> None:
     stored = restic.backup("/work/data", "cos/cos/redis", ["backup=b"])
     assert (stored.snapshot, stored.added) == ("0b92c64b", 2498)
     assert told == [Progress(done=50, total=100, seconds=3)]
-    assert calls(tmp_path) == ["backup --json --host=cos/cos/redis --tag=backup=b /work/data"]
+    assert calls(tmp_path) == ["backup --json --retry-lock=2m --host=cos/cos/redis --tag=backup=b /work/data"]
 
 
 def test_success_without_a_snapshot_is_none(tmp_path: Path) -> None:
@@ -133,6 +145,7 @@ def order(**changes: object) -> Order:
         "lineage": "u",
         "backup": "b",
         "repository": "/repository/cos",
+        "place": "uid",
         "path": "cos",
         "limit": 10,
     }
@@ -204,6 +217,47 @@ def test_a_bucket_gets_its_credentials_by_the_environment_alone(root: Path) -> N
     program(root, backup=said(SUMMARY))
     runner.run(wanted, root, root / "report")
     assert "value" not in (root / "calls").read_text()
+
+
+def test_a_key_of_bytes_is_told_without_a_byte_of_it(root: Path) -> None:
+    (root / "key/key").write_bytes(b"\x9f\x01" * 16)
+    program(root)
+    assert runner.run(order(), root, root / "report") == 1
+    assert (root / "report").read_text() == "key is no text: bytes such as openssl rand makes need base64"
+
+
+RESTORED = {"message_type": "status", "total_bytes": 100, "bytes_restored": 50, "seconds_elapsed": 3}
+
+
+def fetched(root: Path, answer: str) -> int:
+    (root / "work/data/redis.rdb").unlink()
+    (root / "work/data").rmdir()
+    program(root, restore=answer)
+    wanted = Fetch(repository="/repository/cos", snapshot="0b92c64b", sha256="a" * 64, limit=10)
+    return runner.fetch(wanted, root, root / "report")
+
+
+def test_a_copy_is_fetched_and_compared_with_what_was_recorded(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write = f"echo '{json.dumps(FACTS)}' >{root}/work/data/manifest.json"
+    assert fetched(root, f"{said(RESTORED)}; {write}") == 0
+    assert last_progress(capsys.readouterr().out) == Progress(done=50, total=100, seconds=3)
+    assert calls(root) == [f"restore --json --no-lock 0b92c64b:/work/data --target={root}/work/data"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ("exit 12", "written with another key"),
+        ("true", "has no manifest"),
+        ('echo \'{"sha256": "other"}\' >$6/manifest.json', "another one than was recorded"),
+    ],
+)
+def test_what_was_not_recorded_is_not_loaded(root: Path, answer: str, says: str) -> None:
+    # The last argument is the target.
+    assert fetched(root, answer.replace("$6", f"{root}/work/data")) == 1
+    assert says in (root / "report").read_text()
 
 
 def test_credentials_that_are_not_there_are_named(root: Path) -> None:

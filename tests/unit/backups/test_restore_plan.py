@@ -94,7 +94,7 @@ def test_an_operator_that_dies_between_any_two_calls_goes_on(calls: int) -> None
             reported = True
         world.switch()
     assert world.restored().phase is RestorePhase.SUCCEEDED
-    assert sorted(world.claims) == ["cos-redis-data-0", "cos-redis-data-1"]
+    assert sorted(world.claims) == ["cos-redis-backup-main", "cos-redis-data-0", "cos-redis-data-1"]
     assert not world.jobs
 
 
@@ -105,7 +105,7 @@ def test_data_is_not_put_aside_unless_somebody_says_so() -> None:
     status = world.restored()
     assert status.phase is RestorePhase.FAILED
     assert "redis has data on volume cos-redis-data-0: write existingData: SetAside" in status.message
-    assert list(world.claims) == ["cos-redis-data-0"]
+    assert sorted(world.claims) == ["cos-redis-backup-main", "cos-redis-data-0"]
 
 
 def test_a_volume_on_which_nothing_ever_ran_needs_no_word() -> None:
@@ -221,6 +221,18 @@ def test_a_copy_of_a_newer_version_is_refused() -> None:
     world.step()
     assert world.restored().phase is RestorePhase.FAILED
     assert "Redis 8.0 may not read what Redis 8.2.1 has written" in world.restored().message
+
+
+def test_a_repository_that_was_exchanged_holds_nothing_of_it() -> None:
+    world = with_backup()
+    world.claims["cos-redis-backup-main"] = claim_named("cos-redis-backup-main", "made anew, empty", {})
+    world.restore("r", existingData="SetAside")
+    world.step()
+    assert world.restored().phase is RestorePhase.FAILED
+    assert (
+        "the copy of redis is at 77aa-volume, which is not what the stack calls main now"
+        in world.restored().message
+    )
 
 
 def test_a_paused_stack_is_left_alone() -> None:

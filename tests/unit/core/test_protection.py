@@ -9,13 +9,16 @@ import pytest
 from world import World
 
 from cos_controllers.api.backup import StackBackup
+from cos_controllers.components.registry import DUMPERS, ENGINES
 from cos_controllers.conditions import turned
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import ANNOTATION_ESCROWED
 from cos_controllers.observation import Ref
+from cos_operator.engines.registry import BACKUP_CLIENTS
 
 KEY = Ref("Secret", "cos-backup-key")
 LOGIN = Ref("Secret", "cos-redis-backup")
+POD = Ref("Pod", "cos-redis-0")
 CLAIM = Ref("PersistentVolumeClaim", "cos-redis-backup-main")
 BACKUP: Manifest = {"repositories": [{"name": "main", "volume": {"size": "1Gi"}}]}
 SPEC: Manifest = {"redis": {}, "backup": BACKUP}
@@ -39,7 +42,8 @@ def lineage(world: World) -> str:
 
 def copied(world: World, phase: str = "Succeeded", minute: int = 0, **row: Any) -> StackBackup:
     at = f"2026-01-01T00:{minute:02}:00Z"
-    made = {"name": "redis", "phase": phase, "lineage": lineage(world), "completionTime": at}
+    place = world.objects[CLAIM]["metadata"]["uid"] if CLAIM in world.objects else ""
+    made = {"name": "redis", "phase": phase, "lineage": lineage(world), "place": place, "completionTime": at}
     return StackBackup.model_validate(
         {
             "apiVersion": "cos.dev/v1alpha1",
@@ -52,7 +56,11 @@ def copied(world: World, phase: str = "Succeeded", minute: int = 0, **row: Any) 
 
 
 def escrow(world: World) -> None:
-    world.objects[KEY]["metadata"]["annotations"] = {ANNOTATION_ESCROWED: "true"}
+    """As the message says it."""
+    world.converge()
+    message = world.condition("BackupHealthy")["message"]
+    mark = message.partition(f"{ANNOTATION_ESCROWED}=")[2].partition(" ")[0]
+    world.objects[KEY]["metadata"]["annotations"] = {ANNOTATION_ESCROWED: mark}
 
 
 def verdict(world: World) -> tuple[str, str, str]:
@@ -142,6 +150,9 @@ def test_a_volume_of_backups_grows_and_does_not_shrink() -> None:
     write("1Gi")
     assert world.objects[CLAIM]["spec"]["resources"]["requests"]["storage"] == "2Gi"
     assert world.row("redis")["reason"] == "ShrinkRefused"
+    assert (
+        "backup.repositories[main].volume.size 1Gi is below the volume's 2Gi" in world.row("redis")["message"]
+    )
 
 
 def test_a_key_of_the_users_own_needs_none_that_is_generated() -> None:
@@ -156,13 +167,69 @@ def test_the_data_is_safe_once_it_is_copied_and_the_key_is_kept_elsewhere() -> N
     world = protected()
     status, reason, message = verdict(world)
     assert (status, reason) == ("False", "NotBackedUp")
-    assert "redis: its volume has no good copy yet" in message
-    assert "kubectl annotate secret -n cos cos-backup-key cos.dev/escrowed=true" in message
+    assert "redis: its volume has no good copy here" in message
+    assert "kubectl annotate secret -n cos cos-backup-key cos.dev/escrowed=" in message
     world.backups = [copied(world)]
     assert verdict(world)[:2] == ("False", "KeyNotEscrowed")
     escrow(world)
     assert verdict(world) == ("True", "BackedUp", "")
     assert world.objects[KEY]["metadata"]["annotations"], "what the user said is not taken back"
+
+
+def test_another_key_must_be_kept_elsewhere_too() -> None:
+    world = protected()
+    world.backups = [copied(world)]
+    escrow(world)
+    assert verdict(world)[0] == "True"
+    world.objects[KEY]["data"]["key"] = base64.b64encode(b"\xff a key of bytes that is no text").decode()
+    assert verdict(world)[1] == "KeyNotEscrowed"
+    assert text_of_bytes(world) == b"\xff a key of bytes that is no text", (
+        "it is not written over, whatever it is"
+    )
+
+
+def text_of_bytes(world: World) -> bytes:
+    return base64.b64decode(world.objects[KEY]["data"]["key"])
+
+
+def test_a_repository_that_is_lost_or_exchanged_holds_no_copy() -> None:
+    world = protected()
+    world.backups = [copied(world)]
+    escrow(world)
+    assert verdict(world)[0] == "True"
+    del world.objects[CLAIM]
+    assert verdict(world)[1] == "NotBackedUp", "the one that is made anew is empty"
+    s3 = {"endpoint": "https://s3", "bucket": "abc", "credentialsSecretRef": {"name": "s3"}}
+    world.spec = {"redis": {}, "backup": {"repositories": [{"name": "main", "s3": s3}]}}
+    world.generation += 1
+    world.backups = [copied(world, place="https://s3/abd"), copied(world, place="https://s3/abc/x")]
+    assert verdict(world)[1] == "NotBackedUp"
+    world.backups.append(copied(world, place="https://s3/abc"))
+    assert verdict(world)[0] == "True"
+
+
+def test_what_is_backed_up_is_told_in_one_place() -> None:
+    by_account = {engine.kind for engine in ENGINES if engine.accounts and engine.accounts.backup}
+    assert by_account == set(DUMPERS) == set(BACKUP_CLIENTS)
+
+
+def test_redis_starts_without_the_volume_of_its_backups() -> None:
+    world = World(SPEC)
+    world.refused = {CLAIM}
+    for _ in range(4):
+        world.step()
+        world.settle()
+    assert POD in world.objects, "nothing of it is mounted there"
+    assert world.row("redis")["reason"] == "ApplyRefused"
+
+
+def test_a_removed_component_does_not_advise_to_delete_its_backups() -> None:
+    world = protected(SPEC | {"traefik": {}})
+    world.spec = {"traefik": {}}
+    world.generation += 1
+    world.converge()
+    assert CLAIM in world.objects
+    assert world.status["retained"] == [{"component": "redis", "claim": "cos-redis-data-0"}]
 
 
 def test_a_copy_of_another_volume_is_none_of_this_one() -> None:

@@ -6,7 +6,7 @@ import re
 
 from prometheus_client import generate_latest
 
-from cos_controllers.api.backup import StackBackup
+from cos_controllers.api.backup import BackupPhase, CopyStatus
 from cos_controllers.api.probe import StackProbe
 from cos_controllers.api.status import (
     ComponentStatus,
@@ -203,31 +203,23 @@ def test_of_each_check_the_newest_figures_are_told_and_of_a_stack_without_probes
     assert ("ns", "probed") not in metrics.probed_stacks()
 
 
-def test_of_backups_the_newest_good_copy_of_each_component_is_told() -> None:
-    def made(phase: str, point: str, size: int) -> StackBackup:
-        row = {"name": "redis", "phase": phase, "pointInTime": point, "bytes": size, "storedBytes": size // 2}
-        times = {"startTime": "2026-01-01T00:00:00Z", "completionTime": "2026-01-01T00:00:20Z"}
-        raw = {
-            "apiVersion": "cos.dev/v1alpha1",
-            "kind": "StackBackup",
-            "spec": {"stackRef": {"name": "kept"}},
-        }
-        metadata = {"name": "b", "namespace": "ns", "uid": "u"}
-        return StackBackup.model_validate(
-            {**raw, "metadata": metadata, "status": {"components": [row | times]}}
-        )
-
-    newest, older = (
-        made("Succeeded", "2026-01-02T00:00:00Z", 20),
-        made("Succeeded", "2026-01-01T00:00:00Z", 10),
+def test_of_backups_the_good_copy_of_each_component_is_told() -> None:
+    copy = CopyStatus(
+        name="redis",
+        phase=BackupPhase.SUCCEEDED,
+        point_in_time="2026-01-02T00:00:00Z",
+        start_time="2026-01-02T00:00:00Z",
+        completion_time="2026-01-02T00:00:20Z",
+        bytes=20,
+        stored_bytes=10,
     )
-    metrics.set_backups("ns", "kept", [newest, older, made("Failed", "2026-01-03T00:00:00Z", 30)])
+    metrics.set_backups("ns", "kept", {"redis": copy})
     where = {"namespace": "ns", "stack": "kept", "component": "redis"}
     names = ("point_timestamp_seconds", "bytes", "stored_bytes", "duration_seconds")
     found = [metrics.REGISTRY.get_sample_value(f"cos_backup_{name}", where) for name in names]
     assert found == [1767312000, 20, 10, 20]
     assert ("ns", "kept") in metrics.backed_up_stacks()
-    metrics.set_backups("ns", "kept", [])
+    metrics.set_backups("ns", "kept", {})
     assert metrics.REGISTRY.get_sample_value("cos_backup_bytes", where) is None
     assert ("ns", "kept") not in metrics.backed_up_stacks()
 

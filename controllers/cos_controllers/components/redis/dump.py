@@ -9,8 +9,7 @@ DUMP_SCRIPT = r"""set -euo pipefail
 mkdir -p "$DATA"
 file=$DATA/redis.rdb
 export REDISCLI_AUTH="$(<"$LOGIN/password")"
-timeout -k 5 "$LIMIT" redis-cli -h "$HOST" -p "$PORT" --user "$(<"$LOGIN/username")" --rdb "$file" >/tmp/said 2>&1 || {
-  [ $? = 124 ] && echo "the data was not copied within $LIMIT s"
+redis-cli -h "$HOST" -p "$PORT" --user "$(<"$LOGIN/username")" --rdb "$file" >/tmp/said 2>&1 || {
   cat /tmp/said
   exit 1
 }
@@ -40,12 +39,10 @@ mkdir "$folder"
 cp "$file" "$folder/appendonly.aof.1.base.rdb"
 echo "file appendonly.aof.1.base.rdb seq 1 type b" >"$folder/appendonly.aof.manifest"
 redis-check-aof "$folder/appendonly.aof.manifest" >/tmp/checked || { tail -n 5 /tmp/checked; exit 1; }
-end=$((SECONDS + LIMIT))
 redis-server --dir "$TARGET" --appendonly yes --save '' --port 0 --unixsocket /tmp/redis.sock >/tmp/said 2>&1 &
 ask() { timeout 5 redis-cli -s /tmp/redis.sock "$@" 2>/dev/null || true; }
 until [ "$(ask ping)" = PONG ]; do
   kill -0 $! 2>/dev/null || { tail -n 5 /tmp/said; exit 1; }
-  [ "$SECONDS" -lt "$end" ] || { echo "the copy was not loaded within $LIMIT s"; exit 1; }
   sleep 0.2
 done
 found=$(ask dbsize)

@@ -29,6 +29,7 @@ from cos_controllers.components.parts import (
     run,
     scratch,
     startup_probe,
+    within,
 )
 from cos_controllers.components.redis.config import (
     PROBE_SCRIPT,
@@ -139,8 +140,8 @@ class Redis:
         """A file of the server's memory takes no more than that."""
         container = V1Container(
             name="dump",
-            command=["bash", "-c", DUMP_SCRIPT],
-            env=env(HOST=host, PORT=str(PORT), LIMIT=str(limit)),
+            command=within(limit, "bash", "-c", DUMP_SCRIPT),
+            env=env(HOST=host, PORT=str(PORT)),
         )
         return Dump(container, f"{memory_limit_mib(spec.resources)}Mi")
 
@@ -148,6 +149,6 @@ class Redis:
         """The server's own start on the data is the proof."""
         return V1Container(
             name="load",
-            command=["bash", "-c", LOAD_SCRIPT],
-            env=env(ENTRIES=str(entries), SHA256=sha256, LIMIT=str(limit)),
+            command=within(limit, "bash", "-c", LOAD_SCRIPT),
+            env=env(ENTRIES=str(entries), SHA256=sha256),
         )

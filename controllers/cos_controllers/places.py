@@ -1,0 +1,29 @@
+"""Where backups are: what tells one repository from another, whatever a stack calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cos_controllers.api.backup import Repository
+from cos_controllers.api.stack import CosStack
+from cos_controllers.k8s import Manifest
+from cos_controllers.names import backup_claim, child_name
+from cos_controllers.observation import Ref
+
+
+def place_of(stack: CosStack, repository: Repository, component: str, objects: Mapping[Ref, Manifest]) -> str:
+    """Endpoint, bucket and prefix, or the UID of the claim; "" while there is none.
+
+    A claim that was lost and made anew is another place: nothing is in it.
+    """
+    if s3 := repository.s3:
+        return "/".join(filter(None, (s3.endpoint, s3.bucket, s3.prefix)))
+    name = backup_claim(child_name(stack.metadata.name, component), repository.name)
+    claim = objects.get(Ref("PersistentVolumeClaim", name)) or {}
+    return str((claim.get("metadata") or {}).get("uid") or "")
+
+
+def places_of(stack: CosStack, component: str, objects: Mapping[Ref, Manifest]) -> frozenset[str]:
+    """Every place at which backups of a component are kept."""
+    repositories = stack.spec.backup.repositories if stack.spec.backup else []
+    return frozenset(filter(None, (place_of(stack, item, component, objects) for item in repositories)))
