@@ -38,12 +38,46 @@ def spread(skew: int, otherwise: str) -> dict[str, Any]:
     return {"maxSkew": skew, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": otherwise}
 
 
+def bucket(**fields: Any) -> dict[str, Any]:
+    s3 = {
+        "endpoint": "https://s3.example.com:9000",
+        "bucket": "my-backups",
+        "credentialsSecretRef": {"name": "s3"},
+    }
+    return {"redis": {}, "backup": {"repositories": [{"name": "main", "s3": {**s3, **fields}}]}}
+
+
 #: name: (accepted spec, refused spec, the field and words of the refusal)
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
     "name of a Secret": (
         {"redis": {"authSecretRef": {"name": "my.secret-1"}}},
         {"redis": {"authSecretRef": {"name": "a/b"}}},
         ("spec.redis.authSecretRef.name", "must be the name of an object"),
+    ),
+    "repository of a volume or a bucket": (
+        {"redis": {}, "backup": {"repositories": [{"name": "main", "volume": {"size": "1Gi"}}]}},
+        {"redis": {}, "backup": {"repositories": [{"name": "main"}]}},
+        ("spec.backup.repositories[0]", "needs exactly one of volume or s3"),
+    ),
+    "endpoint of a bucket": (
+        bucket(),
+        bucket(endpoint="https://s3.example.com/bucket"),
+        ("spec.backup.repositories[0].s3.endpoint", "a URL of scheme, host and port only"),
+    ),
+    "bucket": (
+        bucket(bucket="my.backups-1"),
+        bucket(bucket="My_Backups"),
+        ("spec.backup.repositories[0].s3.bucket", "3 to 63 lower-case letters"),
+    ),
+    "region of a bucket": (
+        bucket(region="eu-central-1"),
+        bucket(region="eu central"),
+        ("spec.backup.repositories[0].s3.region", "for example eu-central-1"),
+    ),
+    "prefix in a bucket": (
+        bucket(prefix="backups/prod.1"),
+        bucket(prefix="../other"),
+        ("spec.backup.repositories[0].s3.prefix", "a path without / at its ends"),
     ),
     "label of a pod": (
         {"redis": {"podMetadata": {"labels": {"example.com/team": "a_b.c-1", "empty": ""}}}},
