@@ -104,6 +104,10 @@ class BackupMaker:
             if stack and (copies := good_copies(stack, name, seen.objects, seen.backups))
         }
         metrics.set_backups(key.namespace, key.name, found)
+        for kind, items in (("StackBackup", seen.backups), ("StackRestore", seen.restores)):
+            if items:
+                # A first failure is one more than none only if none was told of before.
+                metrics.OPERATIONS[kind].labels(key.namespace, key.name, BackupPhase.FAILED.value)
         known = frozenset(item.metadata.uid for item in seen.backups)
         if self._known.get(key, known) - known:
             self._recorded(key)

@@ -108,7 +108,7 @@ class Backup(ApiModel):
     resources: Resources = Resources(
         requests=ResourceList(cpu="100m", memory="128Mi"), limits=ResourceList(memory="512Mi")
     )
-    """Compute resources of each container that makes a backup."""
+    """Compute resources of what stores and fetches; the engine's own tools have those of the engine."""
 
 
 class StackBackupSpec(ApiModel):

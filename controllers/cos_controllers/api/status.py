@@ -34,8 +34,8 @@ class ConditionType(StrEnum):
     SLO_MET = "SLOMet"
     """Every objective of `spec.slo` is met; absent without that."""
     BACKUP_HEALTHY = "BackupHealthy"
-    """Every component that can be backed up has a good copy, and the newest attempt succeeded; absent without
-    `spec.backup`."""
+    """Every component with data has a good copy, the newest attempt succeeded, and the key is kept elsewhere; absent
+    without `spec.backup`."""
     COMPLETE = "Complete"
     """Of a `StackProbe`, `StackBackup` or `StackRestore`: it has ended, in whatever phase."""
 
@@ -153,9 +153,9 @@ class Reason(StrEnum):
     OBJECTIVE_UNKNOWN = "ObjectiveUnknown"
     """No objective is missed, and of one it is not known: the message says why."""
     BACKED_UP = "BackedUp"
-    """Every component that can be backed up has a good copy."""
+    """Every component with data has a good copy, and the key is kept elsewhere."""
     NOT_BACKED_UP = "NotBackedUp"
-    """A component has no good copy: create a `StackBackup`. The message names it."""
+    """A component has no good copy, or is of an engine of which there are none: the message says which."""
     BACKUP_FAILED = "BackupFailed"
     """The newest copy of a component failed: the message says why."""
     BACKUP_UNKNOWN = "BackupUnknown"

@@ -243,6 +243,41 @@ def backup(
     _run(backing_up.backup(target, component or (), repository, timeout=timeout, as_json=as_json))
 
 
+@app.command(short_help="Put the data of a backup on new volumes.")
+def restore(
+    name: Name = "",
+    *,
+    backup: Annotated[str, typer.Option(metavar="NAME", help="StackBackup to restore.")],
+    component: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--component",
+            "-c",
+            metavar="NAME",
+            help="Component to restore, repeatable; default: all of the backup.",
+        ),
+    ] = None,
+    set_aside: Annotated[
+        bool,
+        typer.Option("--set-aside", help="Exchange volumes that have data; they are kept."),
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="How long to wait at most.")
+    ] = 3600,
+    output: Output = Format.HUMAN,
+    namespace: Namespace = None,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+) -> None:
+    """Create a StackRestore, follow it, and show what is served now. Exit code 0 if everything was restored, else 1."""
+    from cos_operator.cli import restore as restoring  # noqa: PLC0415 - the API client takes long to import
+    from cos_operator.cli.session import Target  # noqa: PLC0415 - likewise
+
+    target = Target(kubeconfig, context, namespace, name)
+    wish = restoring.Wish(backup, component or (), set_aside=set_aside)
+    _run(restoring.restore(target, wish, timeout=timeout, as_json=output is Format.JSON))
+
+
 @app.command(short_help="Keep the operator from changing anything.")
 def pause(
     name: Name = "",

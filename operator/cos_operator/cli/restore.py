@@ -1,0 +1,81 @@
+"""Go back to the data of a backup: `restore` creates a StackRestore, follows it, and shows what became of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from cos_controllers.names import API_VERSION
+from cos_operator.cli import Manifest, output
+from cos_operator.cli.errors import one_line
+from cos_operator.cli.following import follow
+from cos_operator.cli.output import BAD, GOOD, Line, Span, line
+from cos_operator.cli.session import Target, connected, find
+from cos_operator.kube import Kube
+
+_STYLES = {"Succeeded": GOOD, "Failed": BAD}
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be restored; see `StackRestore`."""
+
+    backup: str
+    components: Sequence[str] = ()
+    set_aside: bool = False
+
+    def spec(self, stack: str) -> Manifest:
+        """The spec of the restore."""
+        return {
+            "stackRef": {"name": stack},
+            "backup": self.backup,
+            "components": list(self.components),
+            "existingData": "SetAside" if self.set_aside else "Refuse",
+        }
+
+
+async def restore(target: Target, wish: Wish, *, timeout: float, as_json: bool) -> int:  # noqa: ASYNC109 - told to people
+    """Create a restore and wait for its end, for so many seconds; 0 if it has succeeded, else 1."""
+    async with connected(target, Kube) as (kube, namespace):
+        stack = await find(kube, namespace, target.name)
+        name, home = stack["metadata"]["name"], stack["metadata"]["namespace"]
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": "StackRestore",
+            "metadata": {"generateName": f"{name}-", "namespace": home},
+            "spec": wish.spec(name),
+        }
+        created = await kube.create(body)
+        if not as_json:
+            output.note(f"StackRestore {created['metadata']['name']} is created")
+        found = await follow(kube, {**body, **created}, time.monotonic() + timeout, quietly=as_json)
+    status = found.get("status") or {}
+    if as_json:
+        output.show_json({"name": found["metadata"]["name"], "namespace": home, "status": status})
+    else:
+        output.show(list(lines(status)))
+    return 0 if status.get("phase") == "Succeeded" else 1
+
+
+def lines(status: Manifest) -> Iterator[Line]:
+    """What is served now: a table of components, and how it ended."""
+    phase = status.get("phase", "Pending")
+    rows = status.get("components") or []
+    if rows:
+        header = ("COMPONENT", "PHASE", "POINT IN TIME", "ENTRIES", "VOLUME", "KEPT")
+        yield from output.table(header, [_row(row) for row in rows])
+        yield line()
+    yield line(Span(phase, _STYLES.get(phase, "")), f": {one_line(status.get('message') or '')}")
+
+
+def _row(row: Manifest) -> list[str | Span]:
+    phase = row.get("phase", "Pending")
+    return [
+        row["name"],
+        Span(phase, _STYLES.get(phase, "")),
+        row.get("pointInTime") or "-",
+        str(row.get("entries", "-")),
+        row.get("claim") or "-",
+        row.get("previousClaim") or "-",
+    ]
