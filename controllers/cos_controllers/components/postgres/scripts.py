@@ -113,7 +113,12 @@ while :; do
     wait "$server"
     status=$?
     # A trapped signal ends `wait` early.
-    kill -0 "$server" 2>/dev/null || exit "$status"
+    kill -0 "$server" 2>/dev/null && continue
+    # The server may have ended right after it: then its own status is still to be had.
+    wait "$server" 2>/dev/null
+    last=$?
+    [ "$last" = 127 ] || status=$last
+    exit "$status"
 done
 """
 )
