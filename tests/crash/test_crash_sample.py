@@ -19,7 +19,7 @@ from cos_crash.points import Points
 from cos_testbed.instance import Instance
 
 #: Seconds for all of it, the start of the testbed included; some more go by until everything has ended.
-SECONDS = float(os.environ.get("COS_CRASH_SECONDS") or 420)
+SECONDS = float(os.environ.get("COS_CRASH_SECONDS") or 330)
 SEED = int(os.environ.get("COS_CRASH_SEED") or 1)
 #: The most that may be asked for: `make test` is to stay within bounds.
 LIMIT = 840.0
