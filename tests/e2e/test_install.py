@@ -250,6 +250,13 @@ def test_rights_granted_are_rights_used(empty: Cluster) -> None:
     wait_for("load is made", lambda: empty.get("job", "long", STACKS), 30)
     empty.run("delete", "stackprobe", "long", "-n", STACKS)
     wait_for("its Job is stopped and gone", lambda: not empty.list("jobs", STACKS), 60)
+    # They wait for a repository, and for each other: that is told.
+    for kind, spec in (("StackBackup", {}), ("StackRestore", {"backup": "waits"})):
+        metadata = {"name": "waits", "namespace": STACKS}
+        wanted = {"stackRef": {"name": "cos"}, **spec}
+        empty.apply({"apiVersion": "cos.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": wanted})
+        looked_at = ("--for=jsonpath={.status.phase}=Pending", "--timeout=30s")
+        empty.run("wait", f"{kind.lower()}/waits", "-n", STACKS, *looked_at)
     granted = rights_of_the_operator(empty)
     seen = set(requests_of_the_operator(since))
     assert {(resource, verb) for resource, verb, allowed in seen if not allowed} == set()

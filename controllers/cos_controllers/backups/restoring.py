@@ -27,7 +27,7 @@ from cos_controllers.backups.begin import NO_IMAGE, Begin, Obstacle, Waits, engi
 from cos_controllers.backups.job import LOAD, job_of_restore
 from cos_controllers.backups.outcome import outcome_of
 from cos_controllers.backups.report import Loaded
-from cos_controllers.backups.seen import Seen, job_of, repository_of
+from cos_controllers.backups.seen import Seen, is_over, job_of, repository_of
 from cos_controllers.components.registry import DUMPERS
 from cos_controllers.conditions import condition_of, previous_row, timestamp
 from cos_controllers.drift import owned_part
@@ -186,6 +186,8 @@ def _beginning(restore: StackRestore, row: RestoredStatus, seen: Seen) -> _Row:
     repository = repository_of(backup.status.repository, stack)
     if repository is None or stack.spec.backup is None:
         raise Waits(f"the stack no longer has repository {backup.status.repository}")
+    if other := _switching_now(row.name, seen):
+        raise Waits(f"waits until {other} has ended: its volume is being taken into use")
     template = template_of(row.name, stack, repository, seen)
     engine, instance = engine_of(row.name, stack), child_name(stack.metadata.name, row.name)
     volumes = data_volumes(stack, seen.objects, instance)
@@ -216,6 +218,15 @@ def _beginning(restore: StackRestore, row: RestoredStatus, seen: Seen) -> _Row:
         "message": seen.problems.get(row.name) or "its Job is made",
     }
     return _Row(row.model_copy(update=update), begin=(Begin(row.name, job, admit=False),))
+
+
+def _switching_now(component: str, seen: Seen) -> str:
+    """The restore whose volume a component is about to run on, "" without."""
+    for restore in seen.restores:
+        for row in restore.status.components if not is_over(restore) else ():
+            if row.name == component and row.switch_time and not row.completion_time:
+                return restore.metadata.name
+    return ""
 
 
 def _claim(name: str) -> Ref:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -88,12 +88,9 @@ def status_tree(stack: Manifest, now: datetime) -> Line:
     rows = status.get("components") or []
     below += _condition_lines(status, rows, now)
     below += _component_lines(rows, _own_message(status), now)
+    present = {row["name"] for row in rows}
     below += [
-        line(
-            Span("kept ", FAINT),
-            f"volume {volume['claim']} of {volume['component']}, which the spec no longer has: add it again to "
-            "use the volume, or delete the PersistentVolumeClaim",
-        )
+        line(Span("kept ", FAINT), _kept(volume["claim"], volume["component"], present))
         for volume in status.get("retained") or ()
     ]
     return line(*head, below=below)
@@ -101,6 +98,19 @@ def status_tree(stack: Manifest, now: datetime) -> Line:
 
 def _conditions(status: Manifest) -> dict[str, Manifest]:
     return {item["type"]: item for item in status.get("conditions") or ()}
+
+
+def _kept(claim: str, component: str, present: Collection[str]) -> str:
+    """What a volume is on which nothing runs, and what can be done about it."""
+    if component in present:
+        return (
+            f"volume {claim} of {component}, on which it does not run: a restore has set it aside, or fills it. Delete "
+            "the PersistentVolumeClaim when no restore runs and nothing of it is needed"
+        )
+    return (
+        f"volume {claim} of {component}, which the spec no longer has: add it again to use the volume, or delete the "
+        "PersistentVolumeClaim"
+    )
 
 
 def _condition_lines(status: Manifest, rows: Sequence[Manifest], now: datetime) -> list[Line]:

@@ -157,6 +157,21 @@ def test_a_component_that_does_not_serve_goes_back_to_the_volume_that_it_had() -
         assert world.step().claims == ()
 
 
+def test_of_two_restores_the_second_waits_until_the_first_is_in_use() -> None:
+    world = filling()
+    world.restore("second", existingData="SetAside")
+    world.end(LOADED, container=LOAD)
+    for _ in range(3):
+        world.step()
+    assert world.restored().phase is RestorePhase.SWITCHING
+    assert "waits until r has ended" in world.restored("second").message
+    world.switch()
+    for _ in range(4):
+        world.step()
+    assert world.restored().phase is RestorePhase.SUCCEEDED
+    assert world.restored("second").components[0].claim == "cos-redis-data-2"
+
+
 def test_a_pod_that_was_ready_before_the_switch_proves_nothing() -> None:
     world = filling()
     world.end(LOADED, container=LOAD)
