@@ -12,6 +12,7 @@ from cos_controllers.k8s import Manifest
 from cos_controllers.observation import CheckResult, Outcome, Ref, Snapshot
 from cos_controllers.pods import (
     all_pods_of,
+    claim_of,
     condition_of,
     container_statuses,
     is_current,
@@ -83,9 +84,10 @@ def serves_wanted(wanted: Wanted, found: Assessment, snapshot: Snapshot) -> bool
 
 
 def is_volume_terminating(wanted: Wanted, snapshot: Snapshot) -> bool:
-    """Whether the data volume is deleted as soon as no pod uses it."""
-    claim = snapshot.objects.get(Ref("PersistentVolumeClaim", wanted.claim))
-    return claim is not None and bool(claim["metadata"].get("deletionTimestamp"))
+    """Whether the data volume, or the one that a pod still runs on, is deleted as soon as no pod uses it."""
+    names = {wanted.claim, *(claim_of(pod) for pod in pods_of(wanted, snapshot))}
+    claims = (snapshot.objects.get(Ref("PersistentVolumeClaim", name)) for name in names if name)
+    return any(claim is not None and claim["metadata"].get("deletionTimestamp") for claim in claims)
 
 
 def assess(wanted: Wanted, snapshot: Snapshot) -> Assessment:

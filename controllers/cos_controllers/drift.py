@@ -26,14 +26,14 @@ def needs_apply(intent: Manifest, live: Manifest) -> bool:
     return not (_covers(live, intent) and not _owns_more(_owned_fields(live), intent))
 
 
-def owned_part(live: Manifest) -> Manifest:
-    """The identity of a live object and the fields of it that we own: applied, it changes nothing.
+def owned_part(live: Manifest, manager: str = MANAGER) -> Manifest:
+    """The identity of a live object and the fields of it that `manager` owns: applied as it, it changes nothing.
 
     With the UID, so that no other is made of it should it be gone meanwhile.
     """
     identity = ("name", "namespace", "uid")
     metadata = {key: live["metadata"][key] for key in identity if key in live["metadata"]}
-    fields = _owned_fields(live)
+    fields = _owned_fields(live, manager)
     owned = _project(fields, live) if fields else {}
     return {
         "apiVersion": live["apiVersion"],
@@ -93,11 +93,11 @@ def _covers_list(live: list[Any], intent: list[Any]) -> bool:
     return all(_covers(by_key.get(item[key]), item) for item in intent)
 
 
-def _owned_fields(live: Manifest) -> dict[str, Any]:
-    """Our `fieldsV1` of the main resource; empty if we never applied the object."""
+def _owned_fields(live: Manifest, manager: str = MANAGER) -> dict[str, Any]:
+    """A manager's `fieldsV1` of the main resource; empty if it never applied the object."""
     for entry in live["metadata"].get("managedFields") or ():
         if (
-            entry.get("manager") == MANAGER
+            entry.get("manager") == manager
             and entry.get("operation") == "Apply"
             and not entry.get("subresource")
         ):

@@ -39,7 +39,8 @@ POD_SECONDS = 180
 class Work:
     """What a Job does, in one pod, once.
 
-    `uid`: of user and group. `limit`: seconds within which its containers end by themselves.
+    `uid`: of user and group. `group`: that its volumes are given to, if another one. `limit`: seconds within which its
+    containers end by themselves.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Work:
     containers: tuple[V1Container, ...]
     init_containers: tuple[V1Container, ...] = ()
     volumes: tuple[V1Volume, ...] = ()
+    group: int = 0
 
 
 def job_of_work(stack: CosStack, work: Work) -> Manifest:
@@ -69,7 +71,7 @@ def job_of_work(stack: CosStack, work: Work) -> Manifest:
             run_as_non_root=True,
             run_as_user=work.uid,
             run_as_group=work.uid,
-            fs_group=work.uid,
+            fs_group=work.group or work.uid,
             fs_group_change_policy="OnRootMismatch",
             seccomp_profile=V1SeccompProfile(type="RuntimeDefault"),
         ),
@@ -107,6 +109,7 @@ def _hardened(container: V1Container) -> V1Container:
             # Without a message of its own a container that fails ends with the last lines of its log.
             "termination_message_policy": "FallbackToLogsOnError",
             "security_context": V1SecurityContext(
+                run_as_user=container.security_context.run_as_user if container.security_context else None,
                 allow_privilege_escalation=False,
                 read_only_root_filesystem=True,
                 capabilities=V1Capabilities(drop=["ALL"]),

@@ -8,6 +8,9 @@ API_VERSION = f"{GROUP}/{VERSION}"
 
 #: Field manager of every server-side apply, and the value of `app.kubernetes.io/managed-by`.
 MANAGER = "cos-operator"
+#: Field manager of what restores say of volumes. Of its own, so that no reconcile that has read an earlier state of a
+#: volume takes it away or brings it back.
+RESTORER = "cos-operator-restore"
 
 LABEL_NAME = "app.kubernetes.io/name"
 LABEL_INSTANCE = "app.kubernetes.io/instance"

@@ -100,6 +100,13 @@ def lost_volume(instance: str, claim: str, objects: Mapping[Ref, Manifest]) -> P
     # A newer one than that which is gone was restored.
     if is_there and (serial_of(claim) > serial_of(ran_on) or Ref("PersistentVolumeClaim", ran_on) in objects):
         return None
+    if Ref("PersistentVolumeClaim", ran_on) in objects:
+        return Problem(
+            Reason.VOLUME_LOST,
+            f"volume {claim} is gone, and {ran_on} is of a restore that failed: take that into use by "
+            f"`kubectl annotate pvc {ran_on} {ANNOTATION_CANDIDATE}-`, or delete StatefulSet {instance} to begin with "
+            "an empty volume",
+        )
     otherwise = f"volume {claim}, which was there before it" if is_there else "an empty volume"
     return Problem(
         Reason.VOLUME_LOST,

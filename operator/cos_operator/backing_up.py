@@ -23,6 +23,7 @@ from cos_controllers.k8s import Manifest
 from cos_controllers.names import (
     API_VERSION,
     LABEL_BACKED_UP_STACK,
+    RESTORER,
     SELECTOR_MANAGED,
     backups_selector,
     stack_selector,
@@ -34,7 +35,7 @@ from cos_controllers.protection import good_copies
 from cos_operator import metrics, tracing
 from cos_operator.engines.base import PROVISION_SECONDS, BackupClient, EngineError
 from cos_operator.key import Key
-from cos_operator.kube import AlreadyExists, Forbidden, Invalid, Kube, KubeError, NotFound
+from cos_operator.kube import AlreadyExists, Conflict, Forbidden, Invalid, Kube, KubeError, NotFound
 from cos_operator.lease import NotLeader
 from cos_operator.operations import delete, job_warnings, usable
 
@@ -194,10 +195,8 @@ class BackupMaker:
         for job in plan.jobs:
             # The Job is gone only after its pods: until then its name keeps others from the same data.
             await delete(self._kube, "Job", key.namespace, job, "Foreground")
-        for claim in plan.claims:
-            await self._kube.apply(claim, force=True)
-            log.info("applied", kind="PersistentVolumeClaim", object=claim["metadata"]["name"])
-        problems = {item.component: await self._begin(key, item) for item in plan.begin}
+        problems = {claim.component: await self._write(claim.volume) for claim in plan.claims}
+        problems |= {item.component: await self._begin(key, item) for item in plan.begin}
         self._problems[key] = {name: told for name, told in problems.items() if told}
         if told := self._problems[key]:
             raise NotBegun("; ".join(f"{name}: {why}" for name, why in told.items()))
@@ -242,6 +241,20 @@ class BackupMaker:
                 object=name,
                 components=len(status.components),
             )
+
+    async def _write(self, claim: Manifest) -> str:
+        """Make a volume, or say something of one: why it could not be, else ""."""
+        metadata = claim["metadata"]
+        name, known = metadata["name"], "uid" in metadata
+        if not known and await self._kube.get("PersistentVolumeClaim", metadata["namespace"], name):
+            return f"a volume {name} exists that is not the operator's: remove or rename it"
+        try:
+            # Without force: what has been written since it was read is not written over.
+            await self._kube.apply(claim, force=False, manager=RESTORER)
+        except (Invalid, Forbidden, Conflict) as error:
+            return f"volume {name} was refused: {error}"
+        log.info("applied", kind="PersistentVolumeClaim", object=name)
+        return ""
 
     async def _begin(self, key: Key, begin: Begin) -> str:
         """Create a Job, for a copy once the engine lets its backup user in; else why not."""

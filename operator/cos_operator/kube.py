@@ -329,8 +329,11 @@ class Kube:
         subresource: str = "",
         precondition_uid: str | None = None,
         dry_run: bool = False,
+        manager: str = "",
     ) -> Manifest:
-        """Server-side apply as field manager `manager`; returns the live object, or what it would be (`dry_run`).
+        """Server-side apply as field manager `manager`, else as the client's.
+
+        Returns the live object, or what it would be (`dry_run`).
 
         `obj` holds the fields that we own, all of them and no nulls. Without `force`, fields that others own
         with another value raise `Conflict` with manager and field. With `precondition_uid` the object must
@@ -341,7 +344,7 @@ class Kube:
                 raise ValueError("the API server checks no UID for subresources")
             obj = {**obj, "metadata": {**obj["metadata"], "uid": precondition_uid}}
         request = _request_of("apply", obj)
-        query = (*self._writing(dry_run=dry_run), ("force", str(force).lower()))
+        query = (*self._writing(manager, dry_run=dry_run), ("force", str(force).lower()))
         path = object_path(request, subresource)
         return await self._write(request, _Http("PATCH", path, query, obj, "application/apply-patch+yaml"))
 
@@ -382,10 +385,10 @@ class Kube:
             raise RuntimeError("the client is not open: use `async with Kube.connect() as kube`")
         return self._api
 
-    def _writing(self, *, dry_run: bool = False) -> _Query:
+    def _writing(self, manager: str = "", *, dry_run: bool = False) -> _Query:
         """Parameters of every write. A dry run refuses unknown fields, as `kubectl` does, and stores nothing."""
         trial = (("dryRun", "All"), ("fieldValidation", "Strict")) if dry_run else ()
-        return (("fieldManager", self.manager), *trial)
+        return (("fieldManager", manager or self.manager), *trial)
 
     async def _known(
         self, kind: str, not_older_than: Callable[[str], Awaitable[T]], of_now: Callable[[], Awaitable[T]]

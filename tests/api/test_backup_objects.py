@@ -127,6 +127,12 @@ async def scene(kube: Kube, kubectl: Kubectl, namespace: str) -> Scene:
     stack = parse_stack(created)
     for obj in rendered(stack):
         await kube.apply(obj, force=True)
+    await eventually("its pod exists", lambda: kube.get("Pod", namespace, "cos-redis-0"), SOON)
+    ready = {"type": "Ready", "status": "True", "lastTransitionTime": timestamp(datetime.now(UTC))}
+    patch = json.dumps({"status": {"phase": "Running", "conditions": [ready]}})
+    kubectl(
+        *("-n", namespace, "patch", "pod", "cos-redis-0", "--subresource=status", "--type=merge", "-p", patch)
+    )
     await serve(kube, stack)
     return Scene(kube, Key(namespace, "cos"), kubectl)
 

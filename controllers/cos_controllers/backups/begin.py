@@ -9,7 +9,7 @@ from cos_controllers.api.backup import Repository, StackBackup
 from cos_controllers.api.stack import CosStack, StoreSpec
 from cos_controllers.backups.job import job_of_copy, key_secret, location, path_of
 from cos_controllers.backups.order import S3_KEYS, Order
-from cos_controllers.backups.seen import Seen, holder, repository_of
+from cos_controllers.backups.seen import Seen, holder, is_over, pods_on, repository_of
 from cos_controllers.components.base import Engine
 from cos_controllers.components.registry import DUMPERS, ENGINES
 from cos_controllers.conditions import previous_row
@@ -17,7 +17,7 @@ from cos_controllers.k8s import Manifest
 from cos_controllers.names import backup_job, child_name
 from cos_controllers.observation import Ref
 from cos_controllers.places import place_of
-from cos_controllers.pods import claim_of
+from cos_controllers.pods import claim_of, is_pod_ready
 from cos_controllers.resolve import BACKUP_KEY
 
 #: Characters of a key that is worth the name.
@@ -32,6 +32,13 @@ class Begin(NamedTuple):
     component: str
     job: Manifest
     admit: bool = True
+
+
+class Claim(NamedTuple):
+    """A volume of a component to make, or to say something of."""
+
+    component: str
+    volume: Manifest
 
 
 class Obstacle(NamedTuple):
@@ -120,9 +127,10 @@ def _job(backup: StackBackup, component: str, stack: CosStack, seen: Seen) -> Ma
     row = previous_row(stack, component)
     if row is None or row.serving_since is None:
         raise Waits(f"waits until {component} serves")
-    claim = seen.objects.get(Ref("PersistentVolumeClaim", claim_of(template) or ""))
-    if claim is None:
-        raise Waits(f"waits until the volume of {component} is there")
+    name = claim_of(template) or ""
+    claim = seen.objects.get(Ref("PersistentVolumeClaim", name))
+    if claim is None or not any(map(is_pod_ready, pods_on(name, instance, seen))):
+        raise Waits(f"waits until {component} runs on volume {name}")
     place = place_of(stack, repository, component, seen.objects)
     if not place:
         raise Waits(f"waits until the volume of repository {repository.name} is there")
@@ -142,8 +150,9 @@ def _job(backup: StackBackup, component: str, stack: CosStack, seen: Seen) -> Ma
         limit=limit,
     )
     host = f"{instance}.{stack.metadata.namespace}.svc"
-    dump = DUMPERS[engine.kind].dump(host, engine.instances(stack.spec)[component], limit)
-    return job_of_copy(stack, backup, repository, order, dump, template, seen.image)
+    dumper = DUMPERS[engine.kind]
+    dump = dumper.dump(host, engine.instances(stack.spec)[component], limit)
+    return job_of_copy(stack, backup, repository, order, dumper, dump, template=template, image=seen.image)
 
 
 def template_of(component: str, stack: CosStack, repository: Repository, seen: Seen) -> Manifest:
@@ -151,6 +160,8 @@ def template_of(component: str, stack: CosStack, repository: Repository, seen: S
     instance = child_name(stack.metadata.name, component)
     if busy := holder(backup_job(instance), seen):
         raise Waits(f"waits until {busy} has ended: one thing is done to the data of a component at a time")
+    if other := switching(component, seen):
+        raise Waits(f"waits until {other} has ended, which takes another volume into use")
     if missing := _missing(repository, stack, seen):
         raise Waits(missing)
     workload = seen.objects.get(Ref("StatefulSet", instance))
@@ -158,6 +169,15 @@ def template_of(component: str, stack: CosStack, repository: Repository, seen: S
         raise Waits(f"waits until {component} is there")
     found: Manifest = workload["spec"]["template"]
     return found
+
+
+def switching(component: str, seen: Seen) -> str:
+    """The restore whose volume a component is about to run on, "" without: what runs then is of neither for sure."""
+    for restore in seen.restores:
+        for row in restore.status.components if not is_over(restore) else ():
+            if row.name == component and row.switch_time and not row.completion_time:
+                return restore.metadata.name
+    return ""
 
 
 def engine_of(component: str, stack: CosStack) -> Engine:

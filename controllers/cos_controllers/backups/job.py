@@ -6,7 +6,7 @@ from cos_controllers.api.backup import CopyStatus, Repository, StackBackup
 from cos_controllers.api.common import Resources
 from cos_controllers.api.quantity import MI
 from cos_controllers.api.restore import StackRestore
-from cos_controllers.api.stack import CosStack
+from cos_controllers.api.stack import CosStack, EngineSpec
 from cos_controllers.backups.order import (
     AUTHORITY,
     CREDENTIALS_DIR,
@@ -35,6 +35,7 @@ from cos_controllers.k8s import (
     V1ResourceRequirements,
     V1SecretProjection,
     V1SecretVolumeSource,
+    V1SecurityContext,
     V1Volume,
     V1VolumeMount,
     V1VolumeProjection,
@@ -88,7 +89,9 @@ def job_of_copy(
     backup: StackBackup,
     repository: Repository,
     order: Order,
+    dumper: Dumper,
     dump: Dump,
+    *,
     template: Manifest,
     image: str,
 ) -> Manifest:
@@ -119,6 +122,8 @@ def job_of_copy(
                 stack.metadata.name, order.component, backup.metadata.name, backup.metadata.uid
             ),
             uid=OPERATOR_UID,
+            # As in a restore: kubelet gives all of a repository to another group whenever that changes.
+            group=dumper.uid,
             # Each of the two ends by itself within it.
             limit=2 * order.limit,
             containers=(store,),
@@ -135,7 +140,9 @@ def job_of_restore(
     repository: Repository,
     copy: CopyStatus,
     claim: str,
+    spec: EngineSpec,
     dumper: Dumper,
+    *,
     template: Manifest,
     image: str,
 ) -> Manifest:
@@ -158,7 +165,7 @@ def job_of_restore(
             "volume_mounts": [*_SHARED, *mounts],
         }
     )
-    container = dumper.load(copy.entries or 0, copy.sha256, limit)
+    container = dumper.load(spec, copy.entries or 0, copy.sha256, limit)
     load = _of_engine(container, stack, template).model_copy(
         update={
             "env": [*(container.env or ()), *env(DATA=DATA_DIR, TARGET=TARGET_DIR)],
@@ -218,6 +225,8 @@ def _of_operator(name: str, command: str, image: str, stack: CosStack) -> V1Cont
         image_pull_policy="IfNotPresent",
         args=[command],
         resources=requirements(_resources(stack)),
+        # Whoever the pod is otherwise: what it has written into a repository is its own.
+        security_context=V1SecurityContext(run_as_user=OPERATOR_UID),
     )
 
 

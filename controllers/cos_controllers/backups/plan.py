@@ -12,13 +12,14 @@ from datetime import datetime
 
 from cos_controllers.api.backup import StackBackupStatus
 from cos_controllers.api.restore import StackRestoreStatus
-from cos_controllers.backups.begin import Begin
+from cos_controllers.backups.begin import Begin, Claim
 from cos_controllers.backups.life import step
 from cos_controllers.backups.restoring import restore_step
 from cos_controllers.backups.seen import Seen, age, is_over, label
 from cos_controllers.jobs import Doomed, doomed
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import LABEL_BACKUP_UID, LABEL_STACK_COMPONENT
+from cos_controllers.observation import ref_of
 
 #: Seconds until the next look while there are Jobs, whose progress is read then; while all wait for the stack or for a
 #: person; and once volumes were written.
@@ -40,7 +41,7 @@ class Plan:
     statuses: Mapping[str, StackBackupStatus] = field(default_factory=dict)
     restored: Mapping[str, StackRestoreStatus] = field(default_factory=dict)
     jobs: tuple[Doomed, ...] = ()
-    claims: tuple[Manifest, ...] = ()
+    claims: tuple[Claim, ...] = ()
     begin: tuple[Begin, ...] = ()
     again: float | None = None
 
@@ -59,7 +60,16 @@ def decide(seen: Seen, now: datetime) -> Plan:
             plan = replace(plan, statuses={**plan.statuses, backup.metadata.name: found.status})
     for restore in restores:
         after = restore_step(restore, seen, now)
-        seen = replace(seen, jobs=(*seen.jobs, *(item.job for item in after.begin)))
+        made = {ref_of(item.volume): item.volume for item in after.claims}
+        seen = replace(
+            seen,
+            jobs=(*seen.jobs, *(item.job for item in after.begin)),
+            objects={**made, **seen.objects},
+            restores=[
+                item.model_copy(update={"status": after.status}) if item is restore else item
+                for item in seen.restores
+            ],
+        )
         plan = replace(plan, claims=(*plan.claims, *after.claims), begin=(*plan.begin, *after.begin))
         if after.status != restore.status:
             plan = replace(plan, restored={**plan.restored, restore.metadata.name: after.status})

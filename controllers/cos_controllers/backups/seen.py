@@ -13,6 +13,8 @@ from cos_controllers.backups.report import Progress
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import LABEL_BACKUP, LABEL_BACKUP_UID, LABEL_STACK_COMPONENT
 from cos_controllers.observation import Ref
+from cos_controllers.ownership import controller_of
+from cos_controllers.pods import claim_of
 
 
 @dataclass(frozen=True)
@@ -90,3 +92,17 @@ def secrets_of(stack: CosStack) -> frozenset[str]:
             *(item.s3.credentials_secret_ref.name for item in repositories if item.s3),
         }
     )
+
+
+def pods_on(claim: str, instance: str, seen: Seen) -> list[Manifest]:
+    """The pods of an instance that mount a volume, those that are being deleted left out."""
+    workload = seen.objects.get(Ref("StatefulSet", instance))
+    uid = workload["metadata"]["uid"] if workload else ""
+    return [
+        pod
+        for ref, pod in seen.objects.items()
+        if ref.kind == "Pod"
+        and (controller_of(pod) or {}).get("uid") == uid
+        and claim_of(pod) == claim
+        and not pod["metadata"].get("deletionTimestamp")
+    ]

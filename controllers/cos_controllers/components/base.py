@@ -177,7 +177,7 @@ class Dumper(Protocol):
         `limit`: seconds within which the container ends by itself.
         """
 
-    def load(self, entries: int, sha256: str, limit: int) -> V1Container:
+    def load(self, spec: EngineSpec, entries: int, sha256: str, limit: int) -> V1Container:
         """How a copy comes onto an empty volume: a container of the engine's image, named `load`.
 
         It finds the copy in the folder `$DATA`, compares it with what is known of it, brings it to the folder `$TARGET`

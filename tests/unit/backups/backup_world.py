@@ -15,7 +15,7 @@ from cos_controllers.backups.seen import Seen
 from cos_controllers.conditions import timestamp
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import ANNOTATION_DATA_VERSION as DATA_VERSION
-from cos_controllers.names import MANAGER, object_labels
+from cos_controllers.names import RESTORER, object_labels
 from cos_controllers.observation import Ref
 from cos_controllers.parsing import parse_backups, parse_restores, parse_stack
 from cos_controllers.volumes import current_claim
@@ -57,7 +57,7 @@ def claim_named(name: str, uid: str, annotations: Manifest) -> Manifest:
     owned = {f"f:{key}": {} for key in annotations}
     fields = {"f:metadata": {"f:annotations": owned, "f:labels": {f"f:{key}": {} for key in labels}}}
     managed = {
-        "manager": MANAGER,
+        "manager": RESTORER,
         "operation": "Apply",
         "fieldsV1": fields | {"f:spec": {"f:accessModes": {}}},
     }
@@ -79,6 +79,9 @@ class World:
     image: str = "cos-operator:1"
     stack: bool = True
     serves: bool = True
+    ready: bool = True
+    found_wanting: datetime = START
+    gates: list[Manifest] = field(default_factory=list)
     problems: dict[str, str] = field(default_factory=dict)
     secrets: dict[str, dict[str, int]] = field(default_factory=lambda: dict(SECRETS))
     backups: dict[str, Manifest] = field(default_factory=dict)
@@ -152,6 +155,7 @@ class World:
 
     def seen(self) -> Seen:
         row = {"name": "redis", "ready": self.serves, "reason": "Serving", "version": "8.0"}
+        row["gates"], row["since"] = self.gates, timestamp(self.found_wanting)
         since = {"servingSince": timestamp(self.pod_since)} if self.serves else {}
         raw: Manifest = {
             "apiVersion": "cos.dev/v1alpha1",
@@ -167,9 +171,13 @@ class World:
             "volumes": [mounted],
             "nodeSelector": {"disk": "fast"},
         }
-        ready = {"type": "Ready", "status": "True" if self.serves else "False"}
+        ready = {"type": "Ready", "status": "True" if self.ready else "False"}
         pod = {
-            "metadata": {"name": "cos-redis-0", "ownerReferences": [{"controller": True, "uid": "workload"}]},
+            "metadata": {
+                "name": "cos-redis-0",
+                "ownerReferences": [{"controller": True, "uid": "workload"}],
+                "creationTimestamp": timestamp(self.pod_since),
+            },
             "spec": spec,
             "status": {"conditions": [ready | {"lastTransitionTime": timestamp(self.pod_since)}]},
         }
@@ -216,7 +224,8 @@ class World:
         dumped = status.model_dump(by_alias=True, exclude_none=True, mode="json")
         self.restores[name] = self.restores[name] | {"status": dumped}
 
-    def _apply(self, claim: Manifest) -> None:
+    def _apply(self, item: Any) -> None:
+        claim = item.volume
         name = claim["metadata"]["name"]
         known = self.claims.get(name)
         uid = known["metadata"]["uid"] if known else self.uid()

@@ -134,13 +134,19 @@ def test_what_cannot_be_filled_changes_nothing(container: str, code: int) -> Non
     assert world.restored("again").components[0].claim == "cos-redis-data-2", "each begins on an empty volume"
 
 
-def test_a_component_that_does_not_serve_goes_back_to_the_volume_that_it_had() -> None:
+def switched() -> World:
+    """A pod runs on the new volume, and nobody knows yet whether it serves."""
     world = filling()
     world.end(LOADED, container=LOAD)
     world.step()
     world.step()
+    world.serves = world.ready = False
     world.switch()
-    world.serves = False
+    return world
+
+
+def test_a_component_that_does_not_serve_goes_back_to_the_volume_that_it_had() -> None:
+    world = switched()
     world.step(590)
     assert world.current() == "cos-redis-data-1"
     world.step(20)
@@ -150,11 +156,145 @@ def test_a_component_that_does_not_serve_goes_back_to_the_volume_that_it_had() -
     status = world.restored()
     assert status.phase is RestorePhase.FAILED
     assert (
-        "did not serve from volume cos-redis-data-1 within 600 s, and goes back to cos-redis-data-0"
+        "did not serve from volume cos-redis-data-1 in time, and goes back to cos-redis-data-0"
         in status.message
     )
     for _ in range(3):
         assert world.step().claims == ()
+
+
+def test_its_time_begins_with_its_pod_however_long_that_waits_for_its_turn() -> None:
+    world = filling()
+    world.end(LOADED, container=LOAD)
+    world.step()
+    world.step(1800)
+    world.step()
+    assert (world.restored().phase, world.current()) == (RestorePhase.SWITCHING, "cos-redis-data-1")
+    world.serves = world.ready = False
+    world.switch()
+    world.step(590)
+    assert world.current() == "cos-redis-data-1"
+    world.step(20)
+    assert world.current() == "cos-redis-data-0"
+
+
+def test_nor_does_it_wait_for_its_turn_for_ever() -> None:
+    world = filling()
+    world.end(LOADED, container=LOAD)
+    world.step()
+    world.step(3600)
+    assert world.current() == "cos-redis-data-0"
+
+
+def test_an_operator_that_was_away_does_not_take_back_what_serves() -> None:
+    world = switched()
+    world.ready = True
+    world.step(3600)
+    assert world.current() == "cos-redis-data-1", "its row is of before"
+    world.serves = True
+    world.step()
+    assert world.restored().phase is RestorePhase.SUCCEEDED
+
+
+def test_one_that_is_ready_and_does_not_serve_goes_back() -> None:
+    world = switched()
+    world.ready = True
+    world.found_wanting = world.now
+    world.step(590)
+    assert world.current() == "cos-redis-data-1"
+    world.step(20)
+    assert world.current() == "cos-redis-data-0"
+
+
+def test_a_gate_that_fails_is_no_success() -> None:
+    world = switched()
+    world.serves = world.ready = True
+    world.gates = [{"name": "Health", "verdict": "Failed", "since": timestamp(START)}]
+    world.step()
+    assert world.restored().phase is RestorePhase.SWITCHING
+    world.gates = []
+    world.step()
+    assert world.restored().phase is RestorePhase.SUCCEEDED
+
+
+def test_without_the_volume_before_it_there_is_no_going_back() -> None:
+    world = switched()
+    del world.claims["cos-redis-data-0"]
+    world.step(700)
+    status = world.restored()
+    assert status.phase is RestorePhase.FAILED
+    assert "does not serve from volume cos-redis-data-1, and stays on it: there is no other" in status.message
+    assert world.current() == "cos-redis-data-1"
+
+
+def test_what_is_being_deleted_is_not_set_aside() -> None:
+    world = with_backup()
+    world.claims["cos-redis-data-0"]["metadata"]["deletionTimestamp"] = timestamp(START)
+    world.restore("r", existingData="SetAside")
+    world.step()
+    assert "volume cos-redis-data-0 is being deleted and could not be set aside" in world.restored().message
+    assert "cos-redis-data-1" not in world.claims
+    world = filling()
+    world.claims["cos-redis-data-0"]["metadata"]["deletionTimestamp"] = timestamp(START)
+    world.end(LOADED, container=LOAD)
+    world.step()
+    assert world.restored().phase is RestorePhase.FAILED
+
+
+def test_a_new_volume_that_somebody_deletes_does_not_come_into_use() -> None:
+    world = filling()
+    world.claims["cos-redis-data-1"]["metadata"]["deletionTimestamp"] = timestamp(START)
+    world.end(LOADED, container=LOAD)
+    world.step()
+    assert world.restored().message == "redis: volume cos-redis-data-1 was deleted"
+
+
+def test_what_came_to_be_used_meanwhile_is_not_exchanged_unasked() -> None:
+    world = with_backup()
+    world.claims["cos-redis-data-0"] = claim_named("cos-redis-data-0", "new", {})
+    world.restore("r")
+    for _ in range(4):
+        world.step()
+    world.claims["cos-redis-data-0"] = claim_named(
+        "cos-redis-data-0", "new", {ANNOTATION_DATA_VERSION: "8.0"}
+    )
+    world.end(LOADED, container=LOAD)
+    world.step()
+    assert world.restored().phase is RestorePhase.FAILED
+    assert "write existingData: SetAside" in world.restored().message
+
+
+def test_a_stack_that_is_paused_meanwhile_is_left_alone() -> None:
+    world = filling()
+    world.spec = world.spec | {"paused": True}
+    world.end(LOADED, container=LOAD)
+    world.step()
+    assert world.restored().message == "redis: filled; a change waits: spec.paused"
+    world.step(3600)
+    assert world.current() == "cos-redis-data-0"
+    world.spec = world.spec | {"paused": False}
+    world.step()
+    world.step()
+    assert world.current() == "cos-redis-data-1"
+
+
+def test_a_backup_without_copies_is_not_restored() -> None:
+    world = World(image="")
+    world.create("b")
+    world.step()
+    world.image = "cos-operator:1"
+    world.restore("r", existingData="SetAside")
+    world.step()
+    assert world.restored().phase is RestorePhase.FAILED
+    assert "backup b has no copies" in world.restored().message
+
+
+def test_while_a_volume_comes_into_use_nothing_is_copied_from_either() -> None:
+    world = switched()
+    world.create("meanwhile")
+    world.step()
+    world.step()
+    assert "waits until r has ended, which takes another volume into use" in world.message("meanwhile")
 
 
 def test_of_two_restores_the_second_waits_until_the_first_is_in_use() -> None:
@@ -164,7 +304,10 @@ def test_of_two_restores_the_second_waits_until_the_first_is_in_use() -> None:
     for _ in range(3):
         world.step()
     assert world.restored().phase is RestorePhase.SWITCHING
-    assert "waits until r has ended" in world.restored("second").message
+    assert (
+        "waits until r has ended: one restore of a component is made at a time"
+        in world.restored("second").message
+    )
     world.switch()
     for _ in range(4):
         world.step()

@@ -91,3 +91,25 @@ def test_a_lost_volume_is_replaced_by_one_that_was_restored(filled: bool) -> Non
     else:
         world.step()
         assert world.row("redis")["reason"] == "VolumeLost"
+
+
+def test_a_volume_that_goes_with_its_pod_is_not_given_up_for_another() -> None:
+    world = with_candidate()
+    world.objects[OLD]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    world.objects[NEW]["metadata"]["annotations"] = {}
+    before = world.pods()
+    for _ in range(4):
+        world.step()
+        world.settle()
+    assert world.pods() == before
+    assert world.row("redis")["reason"] == "VolumeTerminating"
+
+
+def test_what_is_there_is_not_said_to_be_gone() -> None:
+    world = taken(with_candidate())
+    world.objects[NEW]["metadata"]["annotations"] |= {ANNOTATION_CANDIDATE: "restore"}
+    del world.objects[OLD]
+    world.step()
+    row = world.row("redis")
+    assert row["reason"] == "VolumeLost"
+    assert f"volume {OLD.name} is gone, and {NEW.name} is of a restore that failed" in row["message"]

@@ -145,10 +145,12 @@ class Redis:
         )
         return Dump(container, f"{memory_limit_mib(spec.resources)}Mi")
 
-    def load(self, entries: int, sha256: str, limit: int) -> V1Container:
+    def load(self, spec: EngineSpec, entries: int, sha256: str, limit: int) -> V1Container:
         """The server's own start on the data is the proof."""
+        assert isinstance(spec, RedisSpec)  # noqa: S101 - narrows the type; `instances` gives no other
+        databases = spec.parameters.get("databases", "16")
         return V1Container(
             name="load",
             command=within(limit, "bash", "-c", LOAD_SCRIPT),
-            env=env(ENTRIES=str(entries), SHA256=sha256),
+            env=env(ENTRIES=str(entries), SHA256=sha256, DATABASES=databases),
         )
