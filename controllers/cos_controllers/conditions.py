@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+from cos_controllers.api.metadata import Metadata
 from cos_controllers.api.stack import CosStack
 from cos_controllers.api.status import (
     Binding,
@@ -34,6 +35,8 @@ from cos_controllers.wanted import Wanted
 _TOLD = frozenset({ConditionType.GATES_PASSED, ConditionType.SLO_MET, ConditionType.BACKUP_HEALTHY})
 #: Those that not every stack has.
 _OPTIONAL = (ConditionType.SLO_MET, ConditionType.BACKUP_HEALTHY)
+#: Reason of `Complete` while it is not so.
+NOT_YET = "NotYet"
 #: Characters of what a condition says of each objective: there may be dozens.
 _OBJECTIVE_LENGTH = 300
 
@@ -254,6 +257,36 @@ def condition_of(
         observed_generation=generation,
         last_transition_time=before.last_transition_time if before and unchanged else timestamp(now),
     )
+
+
+class Reported(Protocol):
+    """What is done once, and has a status that says how it ended: a probe, a backup, a restore."""
+
+    @property
+    def metadata(self) -> Metadata:
+        """As the API server has it."""
+
+
+def completion(
+    obj: Reported,
+    conditions: Sequence[Condition],
+    phase: str,
+    message: str,
+    *,
+    done: bool,
+    now: datetime,
+) -> dict[str, Any]:
+    """What the status of an operation says besides itself: the condition `Complete`, which follows `conditions`."""
+    condition = condition_of(
+        conditions,
+        ConditionType.COMPLETE,
+        ConditionStatus.TRUE if done else ConditionStatus.FALSE,
+        reason=phase if done else NOT_YET,
+        message=message,
+        generation=obj.metadata.generation,
+        now=now,
+    )
+    return {"conditions": [condition], "observed_generation": obj.metadata.generation}
 
 
 def _condition(

@@ -21,7 +21,6 @@ from cos_controllers.backups.seen import Seen, secrets_of
 from cos_controllers.jobs import end_of, is_without_pods, pods_of_job
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import (
-    API_VERSION,
     LABEL_BACKED_UP_STACK,
     RESTORER,
     SELECTOR_MANAGED,
@@ -35,9 +34,9 @@ from cos_controllers.protection import good_copies
 from cos_operator import metrics, tracing
 from cos_operator.engines.base import PROVISION_SECONDS, BackupClient, EngineError
 from cos_operator.key import Key
-from cos_operator.kube import AlreadyExists, Conflict, Forbidden, Invalid, Kube, KubeError, NotFound
+from cos_operator.kube import AlreadyExists, Conflict, Forbidden, Invalid, Kube, KubeError
 from cos_operator.lease import NotLeader
-from cos_operator.operations import delete, job_warnings, usable
+from cos_operator.operations import delete, in_brief, job_warnings, usable, write_status
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -211,17 +210,8 @@ class BackupMaker:
         version: str,
         status: StackBackupStatus | StackRestoreStatus,
     ) -> None:
-        body = {
-            "apiVersion": API_VERSION,
-            "kind": kind,
-            # Only of the very object that was read: another one of its name may have come.
-            "metadata": {"name": name, "namespace": key.namespace, "resourceVersion": version},
-            "status": status.model_dump(by_alias=True, exclude_none=True, mode="json"),
-        }
-        try:
-            await self._kube.apply(body, force=True, subresource="status")
-        except NotFound:
-            return  # it has been deleted meanwhile
+        if not await write_status(self._kube, kind, key, name, version, status):
+            return
         log.info(kind, object=name, phase=status.phase.value, message=status.message)
         if status.completion_time:
             metrics.OPERATIONS[kind].labels(key.namespace, key.name, status.phase.value).inc()
@@ -288,8 +278,8 @@ class BackupMaker:
 async def backed_up(kube: Kube, namespace: str | None) -> dict[Key, bool]:
     """Stacks of a namespace, or of the cluster, that have backups or restores, or a Job of one that is gone."""
     backups, restores, jobs = await asyncio.gather(
-        kube.list("StackBackup", namespace, keep=_in_brief),
-        kube.list("StackRestore", namespace, keep=_in_brief),
+        kube.list("StackBackup", namespace, keep=in_brief),
+        kube.list("StackRestore", namespace, keep=in_brief),
         kube.list("Job", namespace, f"{SELECTOR_MANAGED},{LABEL_BACKED_UP_STACK}"),
     )
     found = {Key(home, name): False for home, name in metrics.backed_up_stacks() if namespace in {None, home}}
@@ -299,15 +289,6 @@ async def backed_up(kube: Kube, namespace: str | None) -> dict[Key, bool]:
     for job in jobs:
         found[Key(job["metadata"]["namespace"], job["metadata"]["labels"][LABEL_BACKED_UP_STACK])] = True
     return found
-
-
-def _in_brief(item: Manifest) -> Manifest:
-    """What `backed_up` asks of a backup or a restore."""
-    return {
-        "metadata": {"namespace": item["metadata"]["namespace"]},
-        "spec": {"stackRef": item["spec"]["stackRef"]},
-        "status": {"completionTime": (item.get("status") or {}).get("completionTime")},
-    }
 
 
 def _length(value: str) -> int:

@@ -11,7 +11,7 @@ import structlog
 from cos_controllers.api.probe import ProbePhase, StackProbeStatus
 from cos_controllers.jobs import is_without_pods
 from cos_controllers.k8s import Manifest
-from cos_controllers.names import API_VERSION, LABEL_PROBED_STACK, SELECTOR_MANAGED, probes_selector
+from cos_controllers.names import LABEL_PROBED_STACK, SELECTOR_MANAGED, probes_selector
 from cos_controllers.observation import CheckTarget
 from cos_controllers.parsing import parse_probes
 from cos_controllers.probes.life import ended
@@ -23,7 +23,7 @@ from cos_operator.engines.base import TIDY_SECONDS, EngineClient, EngineError
 from cos_operator.key import Key
 from cos_operator.kube import AlreadyExists, Forbidden, Invalid, Kube, NotFound, PreconditionFailed
 from cos_operator.lease import NotLeader
-from cos_operator.operations import delete, job_warnings, usable
+from cos_operator.operations import delete, in_brief, job_warnings, usable, write_status
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -109,17 +109,8 @@ class Prober:
         return plan.again
 
     async def _report(self, key: Key, name: str, version: str, status: StackProbeStatus) -> None:
-        body = {
-            "apiVersion": API_VERSION,
-            "kind": "StackProbe",
-            # Only of the very probe that was read: another one of its name may have come.
-            "metadata": {"name": name, "namespace": key.namespace, "resourceVersion": version},
-            "status": status.model_dump(by_alias=True, exclude_none=True, mode="json"),
-        }
-        try:
-            await self._kube.apply(body, force=True, subresource="status")
-        except NotFound:
-            return  # it has been deleted meanwhile
+        if not await write_status(self._kube, "StackProbe", key, name, version, status):
+            return
         log.info("probe", probe=name, phase=status.phase.value, message=status.message)
         if status.completion_time:
             metrics.PROBES.labels(key.namespace, key.name, status.phase.value).inc()
@@ -206,7 +197,7 @@ class Prober:
 async def probed(kube: Kube, namespace: str | None) -> dict[Key, bool]:
     """Stacks of a namespace, or of the cluster, that have probes, or a Job of one that is gone."""
     probes, jobs = await asyncio.gather(
-        kube.list("StackProbe", namespace, keep=_in_brief),
+        kube.list("StackProbe", namespace, keep=in_brief),
         kube.list("Job", namespace, f"{SELECTOR_MANAGED},{LABEL_PROBED_STACK}"),
     )
     found = {Key(home, name): False for home, name in metrics.probed_stacks() if namespace in {None, home}}
@@ -216,13 +207,3 @@ async def probed(kube: Kube, namespace: str | None) -> dict[Key, bool]:
     for job in jobs:
         found[Key(job["metadata"]["namespace"], job["metadata"]["labels"][LABEL_PROBED_STACK])] = True
     return found
-
-
-def _in_brief(probe: Manifest) -> Manifest:
-    """What `probed` asks of a probe: of a large cluster there may be ten thousand, of several kilobytes each."""
-    status = probe.get("status") or {}
-    return {
-        "metadata": {"namespace": probe["metadata"]["namespace"]},
-        "spec": {"stackRef": probe["spec"]["stackRef"]},
-        "status": {"completionTime": status.get("completionTime")},
-    }

@@ -9,18 +9,14 @@ from datetime import UTC, datetime
 from pydantic import ValidationError
 
 from cos_controllers.api.backup import BackupPhase, CopyStatus, StackBackup, StackBackupStatus
-from cos_controllers.api.status import ConditionStatus, ConditionType
 from cos_controllers.backups.begin import Begin, beginning, chosen, late, obstacle_to
 from cos_controllers.backups.job import STORE
 from cos_controllers.backups.order import Order
 from cos_controllers.backups.outcome import outcome_of
 from cos_controllers.backups.report import Report
 from cos_controllers.backups.seen import Seen, job_of, repository_of
-from cos_controllers.conditions import condition_of, timestamp
+from cos_controllers.conditions import completion, timestamp
 from cos_controllers.k8s import Manifest
-
-#: Reason of `Complete` while it is not so.
-NOT_YET = "NotYet"
 
 
 @dataclass(frozen=True)
@@ -204,14 +200,7 @@ def _told(row: CopyStatus) -> str:
 
 def _with_condition(backup: StackBackup, status: StackBackupStatus, now: datetime) -> StackBackupStatus:
     done = status.completion_time is not None
-    condition = condition_of(
-        backup.status.conditions,
-        ConditionType.COMPLETE,
-        ConditionStatus.TRUE if done else ConditionStatus.FALSE,
-        reason=status.phase.value if done else NOT_YET,
-        message=status.message,
-        generation=backup.metadata.generation,
-        now=now,
+    said = completion(
+        backup, backup.status.conditions, status.phase.value, status.message, done=done, now=now
     )
-    update = {"conditions": [condition], "observed_generation": backup.metadata.generation}
-    return status.model_copy(update=update)
+    return status.model_copy(update=said)

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from cos_controllers.api.restore import RestoredStatus, RestorePhase, StackRestore, StackRestoreStatus
 from cos_controllers.api.stack import CosStack
-from cos_controllers.api.status import ConditionStatus, ConditionType, Verdict
+from cos_controllers.api.status import Verdict
 from cos_controllers.backups.begin import Begin, Claim, Waits, late
 from cos_controllers.backups.candidates import candidate_of, claim_ref, marked, unmarked
 from cos_controllers.backups.job import LOAD
@@ -28,13 +28,11 @@ from cos_controllers.backups.restore_begin import (
     refusal,
 )
 from cos_controllers.backups.seen import Seen, job_of, pods_on
-from cos_controllers.conditions import condition_of, previous_row, timestamp
+from cos_controllers.conditions import completion, previous_row, timestamp
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import child_name
 from cos_controllers.pods import ready_since
 
-#: Reason of `Complete` while it is not so.
-NOT_YET = "NotYet"
 #: In the order in which they are gone through: a restore is as far as its last component.
 _ORDER = (RestorePhase.PENDING, RestorePhase.RUNNING, RestorePhase.SWITCHING)
 
@@ -258,14 +256,7 @@ def _told(row: RestoredStatus) -> str:
 
 def _with_condition(restore: StackRestore, status: StackRestoreStatus, now: datetime) -> StackRestoreStatus:
     done = status.completion_time is not None
-    condition = condition_of(
-        restore.status.conditions,
-        ConditionType.COMPLETE,
-        ConditionStatus.TRUE if done else ConditionStatus.FALSE,
-        reason=status.phase.value if done else NOT_YET,
-        message=status.message,
-        generation=restore.metadata.generation,
-        now=now,
+    said = completion(
+        restore, restore.status.conditions, status.phase.value, status.message, done=done, now=now
     )
-    update = {"conditions": [condition], "observed_generation": restore.metadata.generation}
-    return status.model_copy(update=update)
+    return status.model_copy(update=said)

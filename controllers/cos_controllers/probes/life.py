@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from cos_controllers.api.probe import CheckStatus, ProbePhase, StackProbe, StackProbeStatus, UsageStatus
 from cos_controllers.api.stack import CosStack
-from cos_controllers.api.status import ConditionStatus, ConditionType, GateName, Verdict
-from cos_controllers.conditions import condition_of, timestamp
+from cos_controllers.api.status import GateName, Verdict
+from cos_controllers.conditions import completion, timestamp
 from cos_controllers.jobs import POD_SECONDS, end_of, pods_of_job, report_in, why_it_ended, why_it_waits
 from cos_controllers.k8s import Manifest
 from cos_controllers.probes.job import CONTAINER
@@ -17,8 +17,6 @@ from cos_controllers.probes.order import Order
 from cos_controllers.probes.results import Report, UnreadableReport, decode, judged, usage, worst
 from cos_controllers.probes.seen import Seen, components, order_for
 
-#: Reason of `Complete` while it is not so.
-NOT_YET = "NotYet"
 #: A Job that has ended without a report: what its pod says may come a moment later.
 _REPORT_SECONDS = 10
 #: Nobody has told the operator which image makes load.
@@ -196,14 +194,5 @@ def ended(probe: StackProbe, phase: ProbePhase, message: str, now: datetime) -> 
 
 def _with_condition(probe: StackProbe, status: StackProbeStatus, now: datetime) -> StackProbeStatus:
     done = status.completion_time is not None
-    condition = condition_of(
-        probe.status.conditions,
-        ConditionType.COMPLETE,
-        ConditionStatus.TRUE if done else ConditionStatus.FALSE,
-        reason=status.phase.value if done else NOT_YET,
-        message=status.message,
-        generation=probe.metadata.generation,
-        now=now,
-    )
-    update = {"conditions": [condition], "observed_generation": probe.metadata.generation}
-    return status.model_copy(update=update)
+    said = completion(probe, probe.status.conditions, status.phase.value, status.message, done=done, now=now)
+    return status.model_copy(update=said)

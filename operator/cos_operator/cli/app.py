@@ -239,8 +239,8 @@ def backup(
     from cos_operator.cli.session import Target  # noqa: PLC0415 - likewise
 
     target = Target(kubeconfig, context, namespace, name)
-    as_json = output is Format.JSON
-    _run(backing_up.backup(target, component or (), repository, timeout=timeout, as_json=as_json))
+    wish = backing_up.Wish(component or (), repository)
+    _run(backing_up.backup(target, wish, timeout=timeout, as_json=output is Format.JSON))
 
 
 @app.command(short_help="Put the data of a backup on new volumes.")

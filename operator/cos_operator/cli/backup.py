@@ -2,50 +2,40 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from rich.filesize import decimal
 
-from cos_controllers.names import API_VERSION
 from cos_operator.cli import Manifest, output
 from cos_operator.cli.errors import one_line
-from cos_operator.cli.following import follow
+from cos_operator.cli.following import Operation, carry_out
 from cos_operator.cli.output import BAD, GOOD, Line, Span, line
-from cos_operator.cli.session import Target, connected, find
-from cos_operator.kube import Kube
+from cos_operator.cli.session import Target
 
 _STYLES = {"Succeeded": GOOD, "Failed": BAD}
 
 
-async def backup(
-    target: Target,
-    components: Sequence[str],
-    repository: str,
-    *,
-    timeout: float,  # noqa: ASYNC109 - told to people
-    as_json: bool,
-) -> int:
-    """Create a backup and wait for its end, for so many seconds; 0 if it has succeeded, else 1."""
-    async with connected(target, Kube) as (kube, namespace):
-        stack = await find(kube, namespace, target.name)
-        name, home = stack["metadata"]["name"], stack["metadata"]["namespace"]
-        body = {
-            "apiVersion": API_VERSION,
-            "kind": "StackBackup",
-            "metadata": {"generateName": f"{name}-", "namespace": home},
-            "spec": {"stackRef": {"name": name}, "components": list(components), "repository": repository},
+@dataclass(frozen=True)
+class Wish:
+    """What is to be copied, and where to; see `StackBackup`."""
+
+    components: Sequence[str] = ()
+    repository: str = ""
+
+    def spec(self, stack: str) -> Manifest:
+        """The spec of the backup."""
+        return {
+            "stackRef": {"name": stack},
+            "components": list(self.components),
+            "repository": self.repository,
         }
-        created = await kube.create(body)
-        if not as_json:
-            output.note(f"StackBackup {created['metadata']['name']} is created")
-        found = await follow(kube, {**body, **created}, time.monotonic() + timeout, quietly=as_json)
-    status = found.get("status") or {}
-    if as_json:
-        output.show_json({"name": found["metadata"]["name"], "namespace": home, "status": status})
-    else:
-        output.show(list(lines(status)))
-    return 0 if status.get("phase") == "Succeeded" else 1
+
+
+async def backup(target: Target, wish: Wish, *, timeout: float, as_json: bool) -> int:  # noqa: ASYNC109 - told to people
+    """Create a backup and wait for its end, for so many seconds; 0 if it has succeeded, else 1."""
+    wanted = Operation("StackBackup", wish.spec, lines, "Succeeded")
+    return await carry_out(target, wanted, timeout=timeout, as_json=as_json)
 
 
 def lines(status: Manifest) -> Iterator[Line]:

@@ -1,18 +1,58 @@
-"""Following a probe or a backup to its end, with its own words as progress."""
+"""A probe, a backup or a restore: created, followed to its end with its own words as progress, and shown."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 
+from cos_controllers.names import API_VERSION
 from cos_operator.cli import Manifest, output
 from cos_operator.cli.errors import CliError, Interrupted, one_line
-from cos_operator.cli.output import FAINT, Span, line
+from cos_operator.cli.output import FAINT, Line, Span, line
+from cos_operator.cli.session import Target, connected, find
 from cos_operator.kube import Kube, Unavailable
 
 #: Seconds between two looks.
 _EVERY = 1.0
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What is created, followed, and shown once it has ended.
+
+    `lines`: of its status; `good`: the phase that it is to be in then.
+    """
+
+    kind: str
+    spec: Callable[[str], Manifest]
+    lines: Callable[[Manifest], Iterator[Line]]
+    good: str
+
+
+async def carry_out(target: Target, operation: Operation, *, timeout: float, as_json: bool) -> int:  # noqa: ASYNC109 - told to people
+    """Create it for the stack and wait for its end, for so many seconds; 0 if all was well, else 1."""
+    async with connected(target, Kube) as (kube, namespace):
+        stack = await find(kube, namespace, target.name)
+        name, home = stack["metadata"]["name"], stack["metadata"]["namespace"]
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": operation.kind,
+            "metadata": {"generateName": f"{name}-", "namespace": home},
+            "spec": operation.spec(name),
+        }
+        created = await kube.create(body)
+        if not as_json:
+            output.note(f"{operation.kind} {created['metadata']['name']} is created")
+        found = await follow(kube, {**body, **created}, time.monotonic() + timeout, quietly=as_json)
+    status = found.get("status") or {}
+    if as_json:
+        output.show_json({"name": found["metadata"]["name"], "namespace": home, "status": status})
+    else:
+        output.show(list(operation.lines(status)))
+    return 0 if status.get("phase") == operation.good else 1
 
 
 async def follow(kube: Kube, created: Manifest, deadline: float, *, quietly: bool) -> Manifest:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cos_controllers.names import API_VERSION
 from cos_operator.cli import Manifest, output
 from cos_operator.cli.errors import one_line
-from cos_operator.cli.following import follow
+from cos_operator.cli.following import Operation, carry_out
 from cos_operator.cli.output import BAD, GOOD, WAITS, Line, Span, line
-from cos_operator.cli.session import Target, connected, find
-from cos_operator.kube import Kube
+from cos_operator.cli.session import Target
 
 _STYLES = {"Successful": GOOD, "Failed": BAD, "Error": BAD, "Inconclusive": WAITS}
 _QUANTILES = ("p50", "p95", "p99", "max")
@@ -41,25 +38,8 @@ class Wish:
 
 async def probe(target: Target, wish: Wish, *, timeout: float, as_json: bool) -> int:  # noqa: ASYNC109 - told to people
     """Create a probe and wait for its end, for so many seconds; 0 if it is Successful, else 1."""
-    async with connected(target, Kube) as (kube, namespace):
-        stack = await find(kube, namespace, target.name)
-        name, home = stack["metadata"]["name"], stack["metadata"]["namespace"]
-        body = {
-            "apiVersion": API_VERSION,
-            "kind": "StackProbe",
-            "metadata": {"generateName": f"{name}-", "namespace": home},
-            "spec": wish.spec(name),
-        }
-        created = await kube.create(body)
-        if not as_json:
-            output.note(f"StackProbe {created['metadata']['name']} is created")
-        found = await follow(kube, {**body, **created}, time.monotonic() + timeout, quietly=as_json)
-    status = found.get("status") or {}
-    if as_json:
-        output.show_json({"name": found["metadata"]["name"], "namespace": home, "status": status})
-    else:
-        output.show(list(lines(status)))
-    return 0 if status.get("phase") == "Successful" else 1
+    wanted = Operation("StackProbe", wish.spec, lines, "Successful")
+    return await carry_out(target, wanted, timeout=timeout, as_json=as_json)
 
 
 def lines(status: Manifest) -> Iterator[Line]:
