@@ -63,6 +63,9 @@ def test_how_a_stack_is_run_is_no_part_of_a_revision() -> None:
         "progressDeadlineSeconds": 60,
         "rollback": {"mode": "Off"},
         "revisionHistoryLimit": 3,
+        "probes": {"afterChange": True},
+        "slo": {},
+        "backup": {"repositories": [{"name": "main", "volume": {"size": "1Gi"}}]},
     }
     edited(world, SPECS[0] | conduct)
     assert set(revisions(world)) == {1}
