@@ -326,6 +326,7 @@ def test_a_copy_outlives_the_operator_and_not_its_own_pod(kept: Cluster) -> None
     assert ended(kept, "orphaned", 2 * LIMIT)["phase"] == "Succeeded"
     create(kept, "killed")
     wait_for("it runs", lambda: status(kept, "killed").get("phase") == "Running", LIMIT)
+    wait_for("its pod is there", lambda: kept.list("pods", SPACE, "cos.dev/backup=killed"), 30)
     kept.run("delete", "pods", "-n", SPACE, "-l", "cos.dev/backup=killed", "--wait=false")
     found = ended(kept, "killed")
     assert found["phase"] == "Failed"
