@@ -30,6 +30,13 @@ OF_PROBES = {
     "Probes that ended",
     "Since the last good probe",
 }
+#: Panels that are empty of a stack without backups.
+OF_BACKUPS = {
+    "Age of the newest good copy",
+    "Backups and restores that ended",
+    "Size of the newest good copy",
+    "Duration of the newest good copy",
+}
 RULES = ROOT / "charts/cos-operator/files/monitoring/rules.yaml"
 
 
@@ -129,7 +136,7 @@ def test_nothing_fires_of_a_healthy_stack_and_a_killed_redis_is_told_at_once(
     seen = prometheus.evaluations()
     wait_for("the rules were evaluated", lambda: prometheus.evaluations() >= seen + 5, 60)
     assert prometheus.firing() == {}
-    assert prometheus.unanswered() <= OF_TROUBLE | OF_PROBES
+    assert prometheus.unanswered() <= OF_TROUBLE | OF_PROBES | OF_BACKUPS
 
     # The second end comes before the first back-off is over, so that kubelet waits ten seconds with the restart.
     restarts = _restarts(healthy)
