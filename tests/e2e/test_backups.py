@@ -297,7 +297,9 @@ def test_a_bucket_behind_an_authority_of_ones_own_holds_nothing_that_can_be_read
     second = ended(kept, "away-2")
     rows = [found["components"][0] for found in (first, second)]
     assert rows[0]["bytes"] > 30_000_000
-    assert rows[1]["storedBytes"] < 0.1 * rows[0]["storedBytes"], "what has not changed is not stored again"
+    # All but the first and the last piece, which hold the time and the checksum; a piece is of half to eight MiB, by
+    # chance of the repository, so that of 40 MB it may be a tenth, and of more data less.
+    assert rows[1]["storedBytes"] < 0.3 * rows[0]["storedBytes"], "what has not changed is not stored again"
     files = [path for path in bucket.folder.rglob("*") if path.is_file()]
     assert len(files) > 5
     assert not [path for path in files if b"a-value-that-nobody-may-find" in path.read_bytes()]
