@@ -24,6 +24,9 @@ INSTANCE = instance_from({}, 8)
 CHART = ROOT / "charts" / "cos-operator"
 CRD = "cosstacks.cos.dev"
 CRD_FILE = "cos.dev_cosstacks.yaml"
+DEFINITIONS = [
+    f"{path.stem.removeprefix('cos.dev_')}.cos.dev" for path in (CHART / "files" / "crds").glob("*.yaml")
+]
 #: After each change, as briefly as can be.
 PROBES = {"afterChange": True, "historyLimit": 1, "template": {"secondsPerCheck": 1}}
 HOME = "cos-system"
@@ -58,7 +61,7 @@ def empty(bare: Cluster) -> Iterator[Cluster]:
         bare.delete_namespace(namespace)
     for kind in ("clusterrole", "clusterrolebinding"):
         bare.run("delete", kind, "--selector=app.kubernetes.io/name=cos-operator")
-    bare.run("delete", "crd", CRD, "stackprobes.cos.dev", "--ignore-not-found")
+    bare.run("delete", "crd", *DEFINITIONS, "--ignore-not-found")
 
 
 def install(cluster: Cluster, *args: str, chart: Path = CHART, command: str = "install") -> Any:
