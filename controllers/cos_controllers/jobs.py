@@ -29,6 +29,8 @@ from cos_controllers.pods import container_statuses
 
 #: uid and gid of the operator's image.
 OPERATOR_UID = 65532
+#: Nobody has told the operator which image its Jobs run.
+NO_IMAGE = "the operator does not know its own image: set COS_PROBE_IMAGE to it (the chart does)"
 #: Of coreutils' `timeout`.
 _TIMED_OUT = 124
 #: Seconds for what a pod needs besides its own limit: an image to pull, a node to be found.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
+from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from cos_controllers.api.backup import StackBackup
 from cos_controllers.api.metadata import Metadata
@@ -15,6 +16,8 @@ from cos_controllers.api.stack import CosStack, CosStackSpec
 from cos_controllers.api.status import CosStackStatus
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import API_VERSION
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class InvalidStack(ValueError):
@@ -43,32 +46,27 @@ def parse_stack(raw: Manifest) -> CosStack:
 
 
 def parse_probes(stack: str, items: Iterable[Manifest]) -> list[StackProbe]:
-    """The probes of a stack among live objects. One that breaks a rule that is newer than it is left out."""
-    found = []
-    for item in items:
-        if item["spec"]["stackRef"]["name"] == stack:
-            with contextlib.suppress(ValidationError):
-                found.append(StackProbe.model_validate(item))
-    return found
+    """The probes of a stack among live objects; see `_of_stack`."""
+    return _of_stack(StackProbe, stack, items)
 
 
 def parse_backups(stack: str, items: Iterable[Manifest]) -> list[StackBackup]:
-    """The backups of a stack among live objects. One that breaks a rule that is newer than it is left out."""
-    found = []
-    for item in items:
-        if item["spec"]["stackRef"]["name"] == stack:
-            with contextlib.suppress(ValidationError):
-                found.append(StackBackup.model_validate(item))
-    return found
+    """The backups of a stack among live objects; see `_of_stack`."""
+    return _of_stack(StackBackup, stack, items)
 
 
 def parse_restores(stack: str, items: Iterable[Manifest]) -> list[StackRestore]:
-    """The restores of a stack among live objects. One that breaks a rule that is newer than it is left out."""
+    """The restores of a stack among live objects; see `_of_stack`."""
+    return _of_stack(StackRestore, stack, items)
+
+
+def _of_stack(model: type[M], stack: str, items: Iterable[Manifest]) -> list[M]:
+    """Those that refer to a stack. One that breaks a rule that is newer than it is left out."""
     found = []
     for item in items:
         if item["spec"]["stackRef"]["name"] == stack:
             with contextlib.suppress(ValidationError):
-                found.append(StackRestore.model_validate(item))
+                found.append(model.model_validate(item))
     return found
 
 

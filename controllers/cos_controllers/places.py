@@ -11,6 +11,11 @@ from cos_controllers.names import backup_claim, child_name
 from cos_controllers.observation import Ref
 
 
+def repositories_of(stack: CosStack) -> list[Repository]:
+    """The repositories of a stack; none without `spec.backup`."""
+    return stack.spec.backup.repositories if stack.spec.backup else []
+
+
 def place_of(stack: CosStack, repository: Repository, component: str, objects: Mapping[Ref, Manifest]) -> str:
     """Endpoint, bucket and prefix, or the UID of the claim; "" while there is none.
 
@@ -25,5 +30,5 @@ def place_of(stack: CosStack, repository: Repository, component: str, objects: M
 
 def places_of(stack: CosStack, component: str, objects: Mapping[Ref, Manifest]) -> frozenset[str]:
     """Every place at which backups of a component are kept."""
-    repositories = stack.spec.backup.repositories if stack.spec.backup else []
-    return frozenset(filter(None, (place_of(stack, item, component, objects) for item in repositories)))
+    found = (place_of(stack, item, component, objects) for item in repositories_of(stack))
+    return frozenset(filter(None, found))

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from cos_controllers.api.backup import BackupPhase, CopyStatus, StackBackup
-from cos_controllers.api.stack import CosStack, StoreSpec
+from cos_controllers.api.stack import CosStack
 from cos_controllers.api.status import ConditionStatus, Reason
-from cos_controllers.components.registry import DUMPERS, ENGINES
+from cos_controllers.components.registry import DUMPERS, stores
 from cos_controllers.hashing import digest
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import ANNOTATION_ESCROWED, backup_key_secret, child_name
 from cos_controllers.observation import Problem, Ref, Snapshot
-from cos_controllers.places import places_of
+from cos_controllers.places import places_of, repositories_of
 from cos_controllers.resolve import BACKUP_KEY
 from cos_controllers.volumes import current_claim
 
@@ -62,18 +62,15 @@ def good_copies(
 
 def _of_components(stack: CosStack, snapshot: Snapshot, backups: Sequence[StackBackup]) -> Iterator[Problem]:
     missing, failed = [], []
-    for engine in ENGINES:
-        for component, spec in engine.instances(stack.spec).items():
-            if not isinstance(spec, StoreSpec):
-                continue
-            if engine.kind not in DUMPERS:
-                missing.append(f"{component}: this version makes no backups of {engine.kind}")
-                continue
-            if not good_copies(stack, component, snapshot.objects, backups):
-                missing.append(f"{component}: its volume has no good copy here: create a StackBackup")
-            newest = _newest_end(stack, component, backups)
-            if newest and newest.phase is BackupPhase.FAILED:
-                failed.append(f"{component}: the newest copy failed: {newest.message}")
+    for component, engine in stores(stack.spec).items():
+        if engine not in DUMPERS:
+            missing.append(f"{component}: this version makes no backups of {engine}")
+            continue
+        if not good_copies(stack, component, snapshot.objects, backups):
+            missing.append(f"{component}: its volume has no good copy here: create a StackBackup")
+        newest = _newest_end(stack, component, backups)
+        if newest and newest.phase is BackupPhase.FAILED:
+            failed.append(f"{component}: the newest copy failed: {newest.message}")
     # What has gone wrong comes before what nobody has asked for yet.
     yield from (Problem(Reason.BACKUP_FAILED, text) for text in failed)
     yield from (Problem(Reason.NOT_BACKED_UP, text) for text in missing)
@@ -94,8 +91,7 @@ def _newest_end(stack: CosStack, component: str, backups: Sequence[StackBackup])
 def _of_key(stack: CosStack, snapshot: Snapshot) -> Iterator[Problem]:
     """A generated key that is kept nowhere else, as far as anybody has said: of this very key, by a hash of it."""
     name, namespace = backup_key_secret(stack.metadata.name), stack.metadata.namespace
-    repositories = stack.spec.backup.repositories if stack.spec.backup else []
-    if all(item.encryption_key_secret_ref for item in repositories):
+    if all(item.encryption_key_secret_ref for item in repositories_of(stack)):
         return
     secret = snapshot.objects.get(Ref("Secret", name)) or {"metadata": {}}
     said = (secret["metadata"].get("annotations") or {}).get(ANNOTATION_ESCROWED)

@@ -13,11 +13,12 @@ import structlog
 from cos_controllers.api.backup import BackupPhase, StackBackupStatus
 from cos_controllers.api.restore import StackRestoreStatus
 from cos_controllers.api.stack import CosStack
-from cos_controllers.backups.begin import Begin, stores_of
+from cos_controllers.backups.begin import Begin
 from cos_controllers.backups.job import FETCHER, STORE
 from cos_controllers.backups.plan import Plan, decide
 from cos_controllers.backups.report import Progress, last_progress
 from cos_controllers.backups.seen import Seen, secrets_of
+from cos_controllers.components.registry import stores
 from cos_controllers.jobs import end_of, is_without_pods, pods_of_job
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import (
@@ -100,7 +101,7 @@ class BackupMaker:
         stack = seen.stack
         found = {
             name: copies[-1]
-            for name in (stores_of(stack) if stack else ())
+            for name in (stores(stack.spec) if stack else ())
             if stack and (copies := good_copies(stack, name, seen.objects, seen.backups))
         }
         metrics.set_backups(key.namespace, key.name, found)
@@ -111,9 +112,10 @@ class BackupMaker:
         known = frozenset(item.metadata.uid for item in seen.backups)
         if self._known.get(key, known) - known:
             self._recorded(key)
-        self._known[key] = known
-        if not known:
-            self._known.pop(key)
+        if known:
+            self._known[key] = known
+        else:
+            self._known.pop(key, None)
 
     async def _observe(self, key: Key) -> Seen:
         kube, selector, children_of = self._kube, backups_selector(key.name), stack_selector(key.name)
@@ -196,10 +198,10 @@ class BackupMaker:
             await delete(self._kube, "Job", key.namespace, job, "Foreground")
         problems = {claim.component: await self._write(claim.volume) for claim in plan.claims}
         problems |= {item.component: await self._begin(key, item) for item in plan.begin}
-        self._problems[key] = {name: told for name, told in problems.items() if told}
-        if told := self._problems[key]:
+        if told := {name: why for name, why in problems.items() if why}:
+            self._problems[key] = told
             raise NotBegun("; ".join(f"{name}: {why}" for name, why in told.items()))
-        self._problems.pop(key)
+        self._problems.pop(key, None)
         return plan.again
 
     async def _report(

@@ -7,9 +7,14 @@ import os
 import signal
 import sys
 from importlib.metadata import version as installed
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+M = TypeVar("M", bound="BaseModel")
 
 app = typer.Typer(
     help="Kubernetes operator for the COS stack.",
@@ -56,12 +61,7 @@ def probe() -> None:
     from cos_controllers.probes.order import ORDER, Order  # noqa: PLC0415 - only here: it takes seconds
     from cos_operator.probe.runner import run as run_probe  # noqa: PLC0415 - likewise
 
-    try:
-        order = Order.model_validate_json(os.environ.get(ORDER, ""))
-    except ValueError as error:
-        typer.echo(f"cos-operator: {ORDER} is not an order: {error}", err=True)
-        raise typer.Exit(2) from error
-    run_probe(order)
+    run_probe(_given(Order, ORDER))
 
 
 @app.command()
@@ -70,12 +70,7 @@ def backup() -> None:
     from cos_controllers.backups.order import ORDER, Order  # noqa: PLC0415 - only here: it takes a second
     from cos_operator.backup.runner import run as run_backup  # noqa: PLC0415 - likewise
 
-    try:
-        order = Order.model_validate_json(os.environ.get(ORDER, ""))
-    except ValueError as error:
-        typer.echo(f"cos-operator: {ORDER} is not an order: {error}", err=True)
-        raise typer.Exit(2) from error
-    raise typer.Exit(run_backup(order))
+    raise typer.Exit(run_backup(_given(Order, ORDER)))
 
 
 @app.command()
@@ -84,12 +79,16 @@ def restore() -> None:
     from cos_controllers.backups.order import FETCH, Fetch  # noqa: PLC0415 - only here: it takes a second
     from cos_operator.backup.runner import fetch  # noqa: PLC0415 - likewise
 
+    raise typer.Exit(fetch(_given(Fetch, FETCH)))
+
+
+def _given(model: type[M], variable: str) -> M:
+    """What a Job is told to do by an environment variable. Exits with 2 if that is not it."""
     try:
-        order = Fetch.model_validate_json(os.environ.get(FETCH, ""))
+        return model.model_validate_json(os.environ.get(variable, ""))
     except ValueError as error:
-        typer.echo(f"cos-operator: {FETCH} is not an order: {error}", err=True)
+        typer.echo(f"cos-operator: {variable} is not an order: {error}", err=True)
         raise typer.Exit(2) from error
-    raise typer.Exit(fetch(order))
 
 
 @app.command()

@@ -97,27 +97,23 @@ async def _by_name(kube: Kube, namespace: str, refs: Iterable[Ref]) -> dict[Ref,
 
 async def _probes(kube: Kube, stack: CosStack) -> list[StackProbe] | None:
     """Its probes, if it has objectives that are judged by them; None if they cannot be read."""
-    if stack.spec.slo is None:
-        return []
-    try:
-        found = await kube.list_known("StackProbe", stack.metadata.namespace, "")
-    except KubeError as error:
-        # Of objectives nothing is known then; all else goes on.
-        log.warning("probes not read", error=str(error))
-        return None
-    return parse_probes(stack.metadata.name, found)
+    found = await _referring(kube, "StackProbe", stack) if stack.spec.slo is not None else []
+    return None if found is None else parse_probes(stack.metadata.name, found)
 
 
 async def _backups(kube: Kube, stack: CosStack) -> list[StackBackup] | None:
     """Its backups, if it has repositories for them; None if they cannot be read."""
-    if stack.spec.backup is None:
-        return []
+    found = await _referring(kube, "StackBackup", stack) if stack.spec.backup is not None else []
+    return None if found is None else parse_backups(stack.metadata.name, found)
+
+
+async def _referring(kube: Kube, kind: str, stack: CosStack) -> list[Manifest] | None:
+    """What may refer to a stack; None if it cannot be read: nothing is known of that then, and all else goes on."""
     try:
-        found = await kube.list_known("StackBackup", stack.metadata.namespace, "")
+        return await kube.list_known(kind, stack.metadata.namespace, "")
     except KubeError as error:
-        log.warning("backups not read", error=str(error))
+        log.warning("not read", kind=kind, error=str(error))
         return None
-    return parse_backups(stack.metadata.name, found)
 
 
 async def _secrets(kube: Kube, stack: CosStack) -> dict[str, Manifest]:

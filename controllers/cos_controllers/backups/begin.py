@@ -6,13 +6,14 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from cos_controllers.api.backup import Repository, StackBackup
-from cos_controllers.api.stack import CosStack, StoreSpec
+from cos_controllers.api.stack import CosStack
 from cos_controllers.backups.job import job_of_copy, key_secret, location, path_of
 from cos_controllers.backups.order import S3_KEYS, Order
 from cos_controllers.backups.seen import Seen, holder, is_over, pods_on, repository_of
 from cos_controllers.components.base import Engine
-from cos_controllers.components.registry import DUMPERS, ENGINES
+from cos_controllers.components.registry import DUMPERS, ENGINES, stores
 from cos_controllers.conditions import previous_row
+from cos_controllers.jobs import NO_IMAGE
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import backup_job, child_name
 from cos_controllers.observation import Ref
@@ -22,8 +23,6 @@ from cos_controllers.resolve import BACKUP_KEY
 
 #: Characters of a key that is worth the name.
 _LEAST_KEY = 16
-#: Nobody has told the operator which image copies.
-NO_IMAGE = "the operator does not know its own image: set COS_PROBE_IMAGE to it (the chart does)"
 
 
 class Begin(NamedTuple):
@@ -79,7 +78,7 @@ def chosen(backup: StackBackup, stack: CosStack) -> list[str]:
     """The components to copy."""
     return [
         name
-        for name, engine in stores_of(stack).items()
+        for name, engine in stores(stack.spec).items()
         if engine in DUMPERS and (not backup.spec.components or name in backup.spec.components)
     ]
 
@@ -96,24 +95,14 @@ def beginning(backup: StackBackup, component: str, seen: Seen) -> Begin | str:
 
 def _mistake(backup: StackBackup, stack: CosStack) -> str:
     """What the spec asks for that the stack does not have."""
-    stores = stores_of(stack)
-    if unknown := sorted(set(backup.spec.components) - set(stores)):
-        return f"spec.components: the stack has no data of {', '.join(unknown)}; it has {', '.join(stores)}"
-    if without := sorted(name for name in backup.spec.components if stores[name] not in DUMPERS):
+    known = stores(stack.spec)
+    if unknown := sorted(set(backup.spec.components) - set(known)):
+        return f"spec.components: the stack has no data of {', '.join(unknown)}; it has {', '.join(known)}"
+    if without := sorted(name for name in backup.spec.components if known[name] not in DUMPERS):
         return f"spec.components: this version makes no backups of {', '.join(without)}"
     if not chosen(backup, stack):
         return "the stack has no component that this version makes backups of"
     return ""
-
-
-def stores_of(stack: CosStack) -> dict[str, str]:
-    """The engine of each component that has data."""
-    return {
-        component: engine.kind
-        for engine in ENGINES
-        for component, spec in engine.instances(stack.spec).items()
-        if isinstance(spec, StoreSpec)
-    }
 
 
 def _job(backup: StackBackup, component: str, stack: CosStack, seen: Seen) -> Manifest:

@@ -34,8 +34,7 @@ class Plan:
 
     `statuses`, `restored`: those that differ from what is stored, by name of the backup and of the restore. `jobs`: to
     be deleted with their pods: their result is stored, or nobody waits for it. `claims`: volumes to write. `begin`:
-    Jobs to create. `again`: seconds until the next look, None
-    if only an event can change anything.
+    Jobs to create. `again`: seconds until the next look, None if only an event can change anything.
     """
 
     statuses: Mapping[str, StackBackupStatus] = field(default_factory=dict)

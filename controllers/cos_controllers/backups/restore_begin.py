@@ -7,12 +7,13 @@ from typing import NamedTuple
 from cos_controllers.api.backup import BackupPhase, CopyStatus, StackBackup
 from cos_controllers.api.restore import ExistingData, RestoredStatus, StackRestore
 from cos_controllers.api.stack import CosStack, StoreSpec
-from cos_controllers.backups.begin import NO_IMAGE, Begin, Claim, Obstacle, Waits, engine_of, template_of
+from cos_controllers.backups.begin import Begin, Claim, Obstacle, Waits, engine_of, template_of
 from cos_controllers.backups.candidates import candidate, candidate_of, claim_ref
 from cos_controllers.backups.job import job_of_restore
 from cos_controllers.backups.seen import Seen, age, is_over, repository_of
 from cos_controllers.components.registry import DUMPERS
 from cos_controllers.conditions import previous_row
+from cos_controllers.jobs import NO_IMAGE
 from cos_controllers.names import child_name, claim_name
 from cos_controllers.observation import Ref
 from cos_controllers.places import place_of

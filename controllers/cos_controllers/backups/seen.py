@@ -14,6 +14,7 @@ from cos_controllers.k8s import Manifest
 from cos_controllers.names import LABEL_BACKUP, LABEL_BACKUP_UID, LABEL_STACK_COMPONENT
 from cos_controllers.observation import Ref
 from cos_controllers.ownership import controller_of
+from cos_controllers.places import repositories_of
 from cos_controllers.pods import claim_of
 
 
@@ -79,13 +80,12 @@ def holder(job_name: str, seen: Seen) -> str:
 
 def repository_of(name: str, stack: CosStack) -> Repository | None:
     """The repository of this name, the first for ""; None if the stack has no such repository."""
-    repositories = stack.spec.backup.repositories if stack.spec.backup else []
-    return next((item for item in repositories if not name or item.name == name), None)
+    return next((item for item in repositories_of(stack) if not name or item.name == name), None)
 
 
 def secrets_of(stack: CosStack) -> frozenset[str]:
     """Names of the Secrets that the stack's repositories need."""
-    repositories = stack.spec.backup.repositories if stack.spec.backup else []
+    repositories = repositories_of(stack)
     return frozenset(
         {
             *(key_secret(stack, item) for item in repositories),

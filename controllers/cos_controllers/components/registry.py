@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from cos_controllers.api.stack import CosStackSpec, StoreSpec
 from cos_controllers.components.base import Dumper, Engine
 from cos_controllers.components.elasticsearch import Elasticsearch
 from cos_controllers.components.neo4j import Neo4j
@@ -16,3 +17,13 @@ ENGINES: tuple[Engine, ...] = (Postgres(), Redis(), Elasticsearch(), Neo4j(), Tr
 
 #: The engines of which there are backups, by kind.
 DUMPERS: Mapping[str, Dumper] = {"redis": Redis()}
+
+
+def stores(spec: CosStackSpec) -> dict[str, str]:
+    """The engine of each component that has data."""
+    return {
+        component: engine.kind
+        for engine in ENGINES
+        for component, found in engine.instances(spec).items()
+        if isinstance(found, StoreSpec)
+    }

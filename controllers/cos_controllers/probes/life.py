@@ -10,7 +10,15 @@ from cos_controllers.api.probe import CheckStatus, ProbePhase, StackProbe, Stack
 from cos_controllers.api.stack import CosStack
 from cos_controllers.api.status import GateName, Verdict
 from cos_controllers.conditions import completion, timestamp
-from cos_controllers.jobs import POD_SECONDS, end_of, pods_of_job, report_in, why_it_ended, why_it_waits
+from cos_controllers.jobs import (
+    NO_IMAGE,
+    POD_SECONDS,
+    end_of,
+    pods_of_job,
+    report_in,
+    why_it_ended,
+    why_it_waits,
+)
 from cos_controllers.k8s import Manifest
 from cos_controllers.probes.job import CONTAINER
 from cos_controllers.probes.order import Order
@@ -19,8 +27,6 @@ from cos_controllers.probes.seen import Seen, components, order_for
 
 #: A Job that has ended without a report: what its pod says may come a moment later.
 _REPORT_SECONDS = 10
-#: Nobody has told the operator which image makes load.
-NO_IMAGE = "the operator does not know its own image: set COS_PROBE_IMAGE to it (the chart does)"
 
 
 class _Obstacle(NamedTuple):

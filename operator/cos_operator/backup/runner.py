@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -41,32 +42,35 @@ def run(order: Order, root: Path = Path("/"), report: Path = TERMINATION_LOG) ->
 
     SIGTERM ends it early, without a snapshot.
     """
-    signal.signal(signal.SIGTERM, _stopped)
-    try:
-        text = copy(order, root).model_dump_json()
-    except (CopyError, ResticError) as error:
-        sys.stderr.write(f"{error}\n")
-        report.write_text(str(error)[:LIMIT])
-        return 1
-    report.write_text(text)
-    return 0
+    return _reported(lambda: copy(order, root).model_dump_json(), report)
 
 
 def fetch(order: Fetch, root: Path = Path("/"), report: Path = TERMINATION_LOG) -> int:
     """Bring a copy to the folder from which the engine's tool loads it; 0 or 1. SIGTERM ends it early."""
-    signal.signal(signal.SIGTERM, _stopped)
-    data = root / DATA_DIR.lstrip("/")
-    try:
+
+    def work() -> str:
+        data = root / DATA_DIR.lstrip("/")
         data.mkdir(parents=True)
         restic = Restic(environment(order.repository, order.region, root), order.limit, tell=_tell)
         # By the path that it had in the Job that stored it.
         restic.restore(order.snapshot, DATA_DIR, str(data))
         _check(data / MANIFEST, order.sha256)
+        return ""
+
+    return _reported(work, report)
+
+
+def _reported(work: Callable[[], str], report: Path) -> int:
+    """Do it and write what it says, or why it could not be done; 0 or 1."""
+    signal.signal(signal.SIGTERM, _stopped)
+    try:
+        text, code = work(), 0
     except (CopyError, ResticError, OSError) as error:
         sys.stderr.write(f"{error}\n")
-        report.write_text(str(error)[:LIMIT])
-        return 1
-    return 0
+        text, code = str(error)[:LIMIT], 1
+    if text:
+        report.write_text(text)
+    return code
 
 
 def _check(path: Path, sha256: str) -> None:

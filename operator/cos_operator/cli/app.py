@@ -38,6 +38,7 @@ class Format(StrEnum):
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="The stack; may be left out if the namespace has only one.")
 ]
+Timeout = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="How long to wait at most.")]
 Namespace = Annotated[
     str | None,
     typer.Option(
@@ -195,7 +196,7 @@ def probe(
     saturating: Annotated[
         bool, typer.Option("--saturating", help="As many requests as are answered; applications notice it.")
     ] = False,
-    timeout: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="How long to wait at most.")] = 900,
+    timeout: Timeout = 900,
     output: Output = Format.HUMAN,
     namespace: Namespace = None,
     kubeconfig: Kubeconfig = None,
@@ -226,9 +227,7 @@ def backup(
     repository: Annotated[
         str, typer.Option(metavar="NAME", help="Repository of spec.backup; default: the first.")
     ] = "",
-    timeout: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="How long to wait at most.")
-    ] = 3600,
+    timeout: Timeout = 3600,
     output: Output = Format.HUMAN,
     namespace: Namespace = None,
     kubeconfig: Kubeconfig = None,
@@ -261,9 +260,7 @@ def restore(
         bool,
         typer.Option("--set-aside", help="Exchange volumes that have data; they are kept."),
     ] = False,
-    timeout: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="How long to wait at most.")
-    ] = 3600,
+    timeout: Timeout = 3600,
     output: Output = Format.HUMAN,
     namespace: Namespace = None,
     kubeconfig: Kubeconfig = None,

@@ -8,10 +8,10 @@ import pytest
 from backup_world import LINEAGE, PLACE, S3, SPEC, START, World, claim_named, report
 
 from cos_controllers.api.backup import BackupPhase
-from cos_controllers.backups.begin import NO_IMAGE
 from cos_controllers.backups.order import ORDER, Order
 from cos_controllers.backups.report import Progress
 from cos_controllers.conditions import timestamp
+from cos_controllers.jobs import NO_IMAGE
 from cos_controllers.k8s import Manifest
 
 
