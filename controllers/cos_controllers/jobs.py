@@ -173,7 +173,7 @@ def is_quiet(job: Manifest, pods: Sequence[Manifest]) -> bool:
 
 def report_in(pod: Manifest, container: str) -> str:
     """What a container said that ended by itself and well; "" without that."""
-    for item in (pod.get("status") or {}).get("containerStatuses") or ():
+    for item in container_statuses(pod):
         ended = (item.get("state") or {}).get("terminated")
         if item["name"] == container and ended and ended.get("exitCode") == 0:
             return str(ended.get("message") or "")

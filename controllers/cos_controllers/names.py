@@ -47,6 +47,8 @@ LABEL_PROBED_STACK = f"{GROUP}/probed-stack"
 LABEL_BACKUP = f"{GROUP}/backup"
 LABEL_BACKUP_UID = f"{GROUP}/backup-uid"
 LABEL_BACKED_UP_STACK = f"{GROUP}/backed-up-stack"
+#: On a StackBackup: the schedule of `spec.backup.schedules` that made it, and that says how long it is kept.
+LABEL_SCHEDULE = f"{GROUP}/backup-schedule"
 #: On the Secret with the generated key: a hash of the key of which a copy is kept elsewhere.
 ANNOTATION_ESCROWED = f"{GROUP}/escrowed"
 

@@ -160,7 +160,7 @@ def decide(stack: CosStack, resolution: Resolution, snapshot: Snapshot, now: dat
         assessed,
         judgements,
         objectives,
-        protection(stack, snapshot),
+        protection(stack, snapshot, now),
         _retained(resolution, stack, snapshot),
         learnt,
         now,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from cos_controllers.api.backup import BackupPhase, CopyStatus, StackBackup
 from cos_controllers.api.stack import CosStack
 from cos_controllers.api.status import ConditionStatus, Reason
+from cos_controllers.backups.schedules import late
 from cos_controllers.components.registry import DUMPERS, stores
 from cos_controllers.hashing import digest
 from cos_controllers.k8s import Manifest
@@ -26,15 +28,23 @@ class Protection(NamedTuple):
     message: str
 
 
-def protection(stack: CosStack, snapshot: Snapshot) -> Protection | None:
-    """Whether each component's volume has a good copy, and the key is kept elsewhere; None without `spec.backup`."""
+def protection(stack: CosStack, snapshot: Snapshot, now: datetime) -> Protection | None:
+    """Whether each component's volume has a good copy, in time, in a sound repository, and the key is kept elsewhere.
+
+    None without `spec.backup`.
+    """
     if stack.spec.backup is None:
         return None
     if snapshot.backups is None:
         return Protection(
             ConditionStatus.UNKNOWN, Reason.BACKUP_UNKNOWN, "the StackBackups could not be read"
         )
-    problems = [*_of_components(stack, snapshot, snapshot.backups), *_of_key(stack, snapshot)]
+    problems = [
+        *_of_components(stack, snapshot, snapshot.backups),
+        *_of_repositories(stack, snapshot, snapshot.backups),
+        *_of_schedules(stack, snapshot.backups, now),
+        *_of_key(stack, snapshot),
+    ]
     if not problems:
         return Protection(ConditionStatus.TRUE, Reason.BACKED_UP, "")
     return Protection(ConditionStatus.FALSE, problems[0].reason, "; ".join(item.message for item in problems))
@@ -51,6 +61,7 @@ def good_copies(
     rows = (
         row
         for backup in backups
+        if backup.status.phase is not BackupPhase.EXPIRED
         for row in backup.status.components
         if row.name == component
         and row.phase is BackupPhase.SUCCEEDED
@@ -74,6 +85,30 @@ def _of_components(stack: CosStack, snapshot: Snapshot, backups: Sequence[StackB
     # What has gone wrong comes before what nobody has asked for yet.
     yield from (Problem(Reason.BACKUP_FAILED, text) for text in failed)
     yield from (Problem(Reason.NOT_BACKED_UP, text) for text in missing)
+
+
+def _of_repositories(
+    stack: CosStack, snapshot: Snapshot, backups: Sequence[StackBackup]
+) -> Iterator[Problem]:
+    """Repositories that the newest copy in them says something bad of."""
+    for component in stores(stack.spec):
+        for place in places_of(stack, component, snapshot.objects):
+            rows = [
+                row
+                for backup in backups
+                for row in backup.status.components
+                if row.name == component and row.place == place and row.snapshot and row.completion_time
+            ]
+            newest = max(rows, key=lambda row: row.completion_time or "", default=None)
+            if newest and newest.maintenance_failure:
+                text = f"{component}: its copies could not be looked after: {newest.maintenance_failure}"
+                yield Problem(Reason.REPOSITORY_UNSOUND, text)
+
+
+def _of_schedules(stack: CosStack, backups: Sequence[StackBackup], now: datetime) -> Iterator[Problem]:
+    for schedule, since in late(stack, backups, now):
+        told = f"schedule {schedule}: no backup of it has succeeded since {since:%Y-%m-%dT%H:%M:%SZ}"
+        yield Problem(Reason.BACKUP_LATE, f"{told}, and two should have")
 
 
 def _newest_end(stack: CosStack, component: str, backups: Sequence[StackBackup]) -> CopyStatus | None:

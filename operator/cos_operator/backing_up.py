@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 
@@ -23,6 +24,7 @@ from cos_controllers.jobs import end_of, is_without_pods, pods_of_job
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import (
     LABEL_BACKED_UP_STACK,
+    LABEL_SCHEDULE,
     RESTORER,
     SELECTOR_MANAGED,
     backups_selector,
@@ -79,6 +81,8 @@ class BackupMaker:
         self._now = now
         #: Why Jobs could not be made last time, by component: told in the next status.
         self._problems: dict[Key, dict[str, str]] = {}
+        #: The newest backup of each schedule, by name: who deletes it does not want another one of its time.
+        self._made: dict[Key, dict[str, str]] = {}
         #: The backups that were there at the last look.
         self._known: dict[Key, frozenset[str]] = {}
 
@@ -128,6 +132,8 @@ class BackupMaker:
             asyncio.gather(*(kube.list(kind, key.namespace, children_of) for kind in _CHILDREN)),
         )
         stack, why = usable(raw)
+        if stack is None:
+            self._made.pop(key, None)
         lonely = [job["metadata"]["uid"] for job in jobs if is_without_pods(job, pods)]
         warnings, secrets, progress = await asyncio.gather(
             job_warnings(kube, key.namespace, lonely),
@@ -147,6 +153,7 @@ class BackupMaker:
             why=why,
             warnings=warnings,
             problems=self._problems.get(key, {}),
+            made=frozenset(self._made.get(key, {}).values()),
         )
 
     async def _secrets(self, stack: CosStack | None) -> dict[str, dict[str, int]]:
@@ -196,6 +203,10 @@ class BackupMaker:
         for job in plan.jobs:
             # The Job is gone only after its pods: until then its name keeps others from the same data.
             await delete(self._kube, "Job", key.namespace, job, "Foreground")
+        for backup in plan.backups:
+            await delete(self._kube, "StackBackup", key.namespace, backup)
+        for wanted in plan.create:
+            await self._create(key, wanted)
         problems = {claim.component: await self._write(claim.volume) for claim in plan.claims}
         problems |= {item.component: await self._begin(key, item) for item in plan.begin}
         if told := {name: why for name, why in problems.items() if why}:
@@ -203,6 +214,14 @@ class BackupMaker:
             raise NotBegun("; ".join(f"{name}: {why}" for name, why in told.items()))
         self._problems.pop(key, None)
         return plan.again
+
+    async def _create(self, key: Key, backup: Manifest) -> None:
+        """Create a backup that is due. One of its name, which somebody else has made, is left as it is."""
+        name = backup["metadata"]["name"]
+        with contextlib.suppress(AlreadyExists):
+            await self._kube.create(backup)
+            log.info("StackBackup created", object=name)
+        self._made.setdefault(key, {})[backup["metadata"]["labels"][LABEL_SCHEDULE]] = name
 
     async def _report(
         self,
@@ -215,7 +234,7 @@ class BackupMaker:
         if not await write_status(self._kube, kind, key, name, version, status):
             return
         log.info(kind, object=name, phase=status.phase.value, message=status.message)
-        if status.completion_time:
+        if status.completion_time and status.phase is not BackupPhase.EXPIRED:
             metrics.OPERATIONS[kind].labels(key.namespace, key.name, status.phase.value).inc()
             self._trace(kind, key, name, status)
             self._recorded(key)

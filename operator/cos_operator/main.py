@@ -67,19 +67,37 @@ def probe() -> None:
 @app.command()
 def backup() -> None:
     """Carry out the copy that COS_BACKUP_ORDER asks for, and report it. Run by the Job of a StackBackup."""
-    from cos_controllers.backups.order import ORDER, Order  # noqa: PLC0415 - only here: it takes a second
+    from cos_controllers.backups.order import VARIABLES, Order  # noqa: PLC0415 - only here: it takes a second
     from cos_operator.backup.runner import run as run_backup  # noqa: PLC0415 - likewise
 
-    raise typer.Exit(run_backup(_given(Order, ORDER)))
+    raise typer.Exit(run_backup(_given(Order, VARIABLES[Order])))
 
 
 @app.command()
 def restore() -> None:
     """Fetch the copy that COS_RESTORE_ORDER names. Run by the Job of a StackRestore."""
-    from cos_controllers.backups.order import FETCH, Fetch  # noqa: PLC0415 - only here: it takes a second
+    from cos_controllers.backups.order import VARIABLES, Fetch  # noqa: PLC0415 - only here: it takes a second
     from cos_operator.backup.runner import fetch  # noqa: PLC0415 - likewise
 
-    raise typer.Exit(fetch(_given(Fetch, FETCH)))
+    raise typer.Exit(fetch(_given(Fetch, VARIABLES[Fetch])))
+
+
+@app.command()
+def find() -> None:
+    """List the copies that COS_FIND_ORDER asks for. Run by the Job of a StackRestore."""
+    from cos_controllers.backups.order import VARIABLES, Find  # noqa: PLC0415 - only here: it takes a second
+    from cos_operator.backup.runner import find as find_copies  # noqa: PLC0415 - likewise
+
+    raise typer.Exit(find_copies(_given(Find, VARIABLES[Find])))
+
+
+@app.command()
+def tidy() -> None:
+    """Remove copies and check the repository, as COS_TIDY_ORDER asks. Run by the Job of a StackBackup."""
+    from cos_controllers.backups.order import VARIABLES, Tidy  # noqa: PLC0415 - only here: it takes a second
+    from cos_operator.backup.runner import tidy as tidy_up  # noqa: PLC0415 - likewise
+
+    raise typer.Exit(tidy_up(_given(Tidy, VARIABLES[Tidy])))
 
 
 def _given(model: type[M], variable: str) -> M:

@@ -12,6 +12,7 @@ import structlog
 
 from cos_controllers.api.stack import CosStack
 from cos_controllers.api.status import ConditionType, CosStackStatus
+from cos_controllers.backups.schedules import schedules_of
 from cos_operator import collector, fence, metrics
 from cos_operator.backing_up import BackupMaker, backed_up
 from cos_operator.echoes import Echoes
@@ -218,16 +219,20 @@ class Operator:
         self._backup_resync.ask()
 
     def _looked(self, key: Key, stack: CosStack, status: CosStackStatus) -> None:
-        """A stack that is to be probed by itself, and has come to rest, or changed, may be due."""
-        wanted = stack.spec.probes
-        if not (wanted.after_change or wanted.interval_seconds):
+        """A stack that is to be probed or backed up by itself, and has come to rest, or changed, may be due."""
+        wanted, scheduled = stack.spec.probes, bool(schedules_of(stack))
+        probed = wanted.after_change or wanted.interval_seconds is not None
+        if not (probed or scheduled):
             self._settled.pop(key, None)
             return
         ready = [item.status for item in status.conditions if item.type == ConditionType.READY]
         settled = (stack.metadata.generation, status.revision, *ready)
         if self._settled.get(key) != settled:
             self._settled[key] = settled
-            self._probes.add(key)
+            if probed:
+                self._probes.add(key)
+            if scheduled:
+                self._backups.add(key)
 
     def _hint(self, hint: Hint) -> None:
         # Who begins to lead looks at every stack, so a standby needs to remember none.

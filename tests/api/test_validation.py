@@ -47,6 +47,17 @@ def bucket(**fields: Any) -> dict[str, Any]:
     return {"redis": {}, "backup": {"repositories": [{"name": "main", "s3": {**s3, **fields}}]}}
 
 
+def scheduled(**fields: Any) -> dict[str, Any]:
+    schedule = {"name": "nightly", "schedule": "0 3 * * *", "keep": {"last": 3}, **fields}
+    repositories = [{"name": "main", "volume": {"size": "1Gi"}}]
+    return {"redis": {}, "backup": {"repositories": repositories, "schedules": [schedule]}}
+
+
+def maintained(**fields: Any) -> dict[str, Any]:
+    repositories = [{"name": "main", "volume": {"size": "1Gi"}}]
+    return {"redis": {}, "backup": {"repositories": repositories, "maintenance": fields}}
+
+
 #: name: (accepted spec, refused spec, the field and words of the refusal)
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
     "name of a Secret": (
@@ -58,6 +69,36 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
         {"redis": {}, "backup": {"repositories": [{"name": "main", "volume": {"size": "1Gi"}}]}},
         {"redis": {}, "backup": {"repositories": [{"name": "main"}]}},
         ("spec.backup.repositories[0]", "needs exactly one of volume or s3"),
+    ),
+    "schedule of backups": (
+        scheduled(schedule="*/30 1-5 * * MON-FRI"),
+        scheduled(schedule="every night"),
+        ("spec.backup.schedules[0].schedule", "a cron expression of five fields"),
+    ),
+    "time zone of backups": (
+        scheduled(timeZone="America/Argentina/Buenos_Aires"),
+        scheduled(timeZone="Mars/Base"),
+        ("spec.backup.schedules[0]", "unknown time zone Mars/Base", "timeZone must be a name"),
+    ),
+    "time of maintenance": (
+        maintained(schedule="0 4 * * SUN"),
+        maintained(schedule="every sunday"),
+        ("spec.backup.maintenance.schedule", "a cron expression of five fields"),
+    ),
+    "time zone of maintenance": (
+        maintained(timeZone="Asia/Tokyo"),
+        maintained(timeZone="Tokyo"),
+        ("spec.backup.maintenance", "unknown time zone Tokyo"),
+    ),
+    "how many backups are kept": (
+        scheduled(keep={"monthly": 3}),
+        scheduled(keep={"last": 0}),
+        ("spec.backup.schedules[0].keep", "write for example last: 7"),
+    ),
+    "repository of a schedule": (
+        scheduled(repository="main"),
+        scheduled(repository="other"),
+        ("spec.backup.schedules", "names a repository that is not in repositories"),
     ),
     "endpoint of a bucket": (
         bucket(),

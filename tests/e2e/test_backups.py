@@ -9,6 +9,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ SPACE = "e2e-backups"
 KEYS = 20_000
 #: Seconds for one copy: the pod, the server's five seconds of patience with replicas, restic.
 LIMIT = 120.0
+KEY = "a key that the user has written down"
 ACCESS, SECRET = "cos-test", "cos-test-secret"  # pragma: allowlist secret
 HARDENED = {
     "allowPrivilegeEscalation": False,
@@ -79,21 +81,26 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
         yield found
 
 
-@pytest.fixture(scope="module")
-def kept(operator: Cluster, bucket: Bucket) -> Iterator[Cluster]:
-    """A stack of Redis with a repository of volumes and one in a bucket, and with data."""
-    operator.delete_namespace(SPACE)
-    operator.namespace(SPACE)
-    operator.apply(secret("s3", AWS_ACCESS_KEY_ID=ACCESS, AWS_SECRET_ACCESS_KEY=SECRET))
-    operator.apply(secret("mine", key="a key that the user has written down"))
+def stack(bucket: Bucket, **backup: Any) -> dict[str, Any]:
+    """A stack of Redis with a repository of volumes and one in a bucket."""
     where = {"endpoint": bucket.endpoint, "bucket": "backups", "credentialsSecretRef": {"name": "s3"}}
     repositories = [
         {"name": "main", "volume": {"size": "1Gi"}},
         {"name": "away", "s3": where, "encryptionKeySecretRef": {"name": "mine"}},
     ]
-    spec = {"redis": {}, "images": {"registry": REGISTRY}, "backup": {"repositories": repositories}}
+    spec = {"redis": {}, "images": {"registry": REGISTRY}, "backup": {"repositories": repositories, **backup}}
     metadata = {"name": "cos", "namespace": SPACE}
-    operator.apply({"apiVersion": "cos.dev/v1alpha1", "kind": "CosStack", "metadata": metadata, "spec": spec})
+    return {"apiVersion": "cos.dev/v1alpha1", "kind": "CosStack", "metadata": metadata, "spec": spec}
+
+
+@pytest.fixture(scope="module")
+def kept(operator: Cluster, bucket: Bucket) -> Iterator[Cluster]:
+    """A stack with data."""
+    operator.delete_namespace(SPACE)
+    operator.namespace(SPACE)
+    operator.apply(secret("s3", AWS_ACCESS_KEY_ID=ACCESS, AWS_SECRET_ACCESS_KEY=SECRET))
+    operator.apply(secret("mine", key=KEY))
+    operator.apply(stack(bucket))
     operator.wait_ready("cos", SPACE)
     # Some 40 MB that neither Redis nor restic can make smaller by much.
     long = "local v=redis.sha1hex(i) for j=1,49 do v=v..redis.sha1hex(i..':'..j) end"
@@ -122,24 +129,24 @@ def secret_value(cluster: Cluster, name: str, key: str) -> str:
     return base64.b64decode(found["data"][key]).decode()
 
 
-def create(cluster: Cluster, name: str, **spec: Any) -> None:
+def create(cluster: Cluster, name: str, labels: dict[str, str] | None = None, **spec: Any) -> None:
     cluster.apply(
         {
             "apiVersion": "cos.dev/v1alpha1",
             "kind": "StackBackup",
-            "metadata": {"name": name, "namespace": SPACE},
+            "metadata": {"name": name, "namespace": SPACE, "labels": labels or {}},
             "spec": {"stackRef": {"name": "cos"}, **spec},
         }
     )
 
 
-def restore(cluster: Cluster, name: str, backup: str, **spec: Any) -> None:
+def restore(cluster: Cluster, name: str, **spec: Any) -> None:
     cluster.apply(
         {
             "apiVersion": "cos.dev/v1alpha1",
             "kind": "StackRestore",
             "metadata": {"name": name, "namespace": SPACE},
-            "spec": {"stackRef": {"name": "cos"}, "backup": backup, **spec},
+            "spec": {"stackRef": {"name": "cos"}, **spec},
         }
     )
 
@@ -351,12 +358,12 @@ def test_the_stack_serves_what_was_restored_and_the_volume_before_it_is_kept(kep
     create(kept, "state")
     copied = ended(kept, "state")["components"][0]
     redis(kept, "set", "state", "as it was lost")
-    restore(kept, "unasked", "state")
+    restore(kept, "unasked", backup="state")
     refused = ended(kept, "unasked", kind="stackrestore")
     assert refused["phase"] == "Failed"
     assert "write existingData: SetAside" in refused["message"]
     assert redis(kept, "get", "state") == "as it was lost"
-    restore(kept, "asked", "state", existingData="SetAside")
+    restore(kept, "asked", backup="state", existingData="SetAside")
     found = ended(kept, "asked", 2 * LIMIT, kind="stackrestore")
     assert found["phase"] == "Succeeded", found
     (row,) = found["components"]
@@ -371,3 +378,90 @@ def test_the_stack_serves_what_was_restored_and_the_volume_before_it_is_kept(kep
     create(kept, "afterwards")
     assert ended(kept, "afterwards")["phase"] == "Succeeded"
     assert ended(kept, "afterwards")["components"][0]["lineage"] != copied["lineage"]
+
+
+def rows(cluster: Cluster) -> list[dict[str, Any]]:
+    found = cluster.list("stackbackups", SPACE)
+    return [row for item in found for row in (item.get("status") or {}).get("components") or ()]
+
+
+def test_what_a_schedule_makes_is_kept_as_long_as_it_says(kept: Cluster, bucket: Bucket) -> None:
+    often = {"name": "often", "schedule": "* * * * *", "repository": "away", "keep": {"last": 1}}
+    maintenance = {"schedule": "* * * * *", "readPercent": 100}
+    create(kept, "old", {"cos.dev/backup-schedule": "often"}, repository="away")
+    kept.apply(stack(bucket, schedules=[often], maintenance=maintenance))
+    old = ended(kept, "old")["components"][0]
+
+    def made() -> list[dict[str, Any]]:
+        found = kept.list("stackbackups", SPACE, "cos.dev/backup-schedule=often")
+        return [item for item in found if item["metadata"]["name"] != "old"]
+
+    def good() -> list[dict[str, Any]]:
+        return [item for item in made() if (item.get("status") or {}).get("phase") == "Succeeded"]
+
+    wait_for("the schedule makes one by itself", good, 60 + LIMIT)
+    # No more of them: what is asked for is how long they are kept.
+    kept.apply(stack(bucket, schedules=[{**often, "schedule": "0 3 29 2 *"}], maintenance=maintenance))
+    assert all(item["metadata"]["name"].startswith("cos-often-2") for item in made())
+    wait_for("the older one is kept no longer", lambda: status(kept, "old").get("phase") != "Succeeded", 20)
+    create(kept, "next", repository="away")
+    row = ended(kept, "next")["components"][0]
+    assert row.get("maintenanceFailure", "") == "", row
+    wait_for("the object goes too", lambda: not kept.get("stackbackup", "old", SPACE), 20)
+    assert not list(bucket.folder.glob(f"backups/**/snapshots/{old['snapshot']}"))
+    assert sum(item.get("removed") or 0 for item in rows(kept)) >= 1
+    assert max(item["maintained"] for item in rows(kept) if item.get("maintained")) > old["completionTime"]
+    wait_for("the newest one is kept alone", lambda: len(good()) == 1, LIMIT)
+    (newest,) = good()[0]["status"]["components"]
+    assert list(bucket.folder.glob(f"backups/**/snapshots/{newest['snapshot']}"))
+
+
+def test_a_repository_that_rots_is_told_and_harms_no_copy(kept: Cluster, bucket: Bucket) -> None:
+    pack = max(
+        (path for path in bucket.folder.glob("backups/**/data/*/*") if path.is_file()),
+        key=lambda path: path.stat().st_size,
+    )
+    good = pack.read_bytes()
+    rotten = bytearray(good)
+    rotten[len(good) // 2] ^= 1
+    pack.write_bytes(rotten)
+    maintenance = {"schedule": "* * * * *", "readPercent": 100}
+    kept.apply(stack(bucket, maintenance=maintenance))
+
+    def due() -> bool:
+        """Maintenance is due again once the minute of the last one is over."""
+        last = max(row["maintained"] for row in rows(kept) if row.get("maintained"))
+        return datetime.now(UTC).strftime("%H:%M") != last[11:16]
+
+    wait_for("the next minute", due, 61)
+    create(kept, "rotten", repository="away")
+    found = ended(kept, "rotten")
+    assert found["phase"] == "Succeeded", found
+    assert "container tidy ended" in found["components"][0]["maintenanceFailure"]
+    wait_for("the stack says so", lambda: healthy(kept)["reason"] == "RepositoryUnsound", 20)
+    pack.write_bytes(good)
+    create(kept, "mended", repository="away")
+    assert not ended(kept, "mended")["components"][0].get("maintenanceFailure")
+    wait_for("all is well again", lambda: healthy(kept)["reason"] != "RepositoryUnsound", 20)
+
+
+def test_a_namespace_that_is_lost_comes_back_from_git_the_bucket_and_the_key(
+    kept: Cluster, bucket: Bucket
+) -> None:
+    redis(kept, "set", "state", "before the disaster")
+    create(kept, "last", repository="away")
+    copied = ended(kept, "last")["components"][0]
+    kept.delete_namespace(SPACE)
+    kept.namespace(SPACE)
+    values = {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET, "ca.crt": bucket.authority}
+    kept.apply(secret("s3", **values))
+    kept.apply(secret("mine", key=KEY))
+    # What is in Git, and one object.
+    kept.apply(stack(bucket))
+    restore(kept, "disaster", source={"repository": "away"}, existingData="SetAside")
+    found = ended(kept, "disaster", 2 * LIMIT, kind="stackrestore")
+    assert found["phase"] == "Succeeded", found
+    (row,) = found["components"]
+    assert (row["source"]["snapshot"], row["source"]["sha256"]) == (copied["snapshot"], copied["sha256"])
+    assert row["entries"] == copied["entries"] == int(redis(kept, "dbsize"))
+    assert redis(kept, "get", "state") == "before the disaster"

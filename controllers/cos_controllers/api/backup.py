@@ -18,6 +18,7 @@ from cos_controllers.api.common import (
 )
 from cos_controllers.api.metadata import Metadata
 from cos_controllers.api.model import ApiModel, Rule
+from cos_controllers.api.schedule import Maintenance, Schedule
 from cos_controllers.api.status import Condition
 
 #: The value of a label.
@@ -105,10 +106,29 @@ class Backup(ApiModel):
         Field(min_length=1, max_length=4, json_schema_extra={"x-list-map-keys": ["name"]}),
     ]
     """Repositories. A `StackBackup` that names none is kept in the first."""
+    schedules: Annotated[
+        list[Schedule], Field(max_length=8, json_schema_extra={"x-list-map-keys": ["name"]})
+    ] = []
+    """Backups that are made by themselves, and how long they are kept."""
+    maintenance: Maintenance = Maintenance()
+    """When repositories are looked after."""
     resources: Resources = Resources(
         requests=ResourceList(cpu="100m", memory="128Mi"), limits=ResourceList(memory="512Mi")
     )
     """Compute resources of what stores and fetches; the engine's own tools have those of the engine."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.schedules) || self.schedules.all(s, !has(s.repository) || s.repository == '' || "
+            "self.repositories.exists(r, r.name == s.repository))",
+            message="a schedule names a repository that is not in repositories: add it or change the schedule",
+            holds=lambda self: (
+                {item.repository for item in self.schedules}
+                <= {"", *(item.name for item in self.repositories)}
+            ),
+            field_path=".schedules",
+        ),
+    )
 
 
 class StackBackupSpec(ApiModel):
@@ -148,6 +168,8 @@ class BackupPhase(StrEnum):
     """All of it is in the repository."""
     FAILED = "Failed"
     """It is not, or not all of it: the message says why. What a failed copy has left cannot be restored from."""
+    EXPIRED = "Expired"
+    """Its schedule keeps it no longer: it is removed from the repository with the next copy, and then itself."""
 
 
 class CopyStatus(ApiModel):
@@ -190,6 +212,13 @@ class CopyStatus(ApiModel):
     """How much of it has been read, while it runs."""
     remaining_seconds: int | None = None
     """How long the rest may take at the rate so far, while it runs."""
+    removed: int | None = None
+    """How many copies were removed from the repository with it, which their schedules keep no longer."""
+    maintained: Time | None = None
+    """When this component's part of the repository was last found whole, and space was given back (RFC 3339); with this
+    copy or an earlier one."""
+    maintenance_failure: Annotated[str, Field(max_length=1024)] = ""
+    """Why the newest attempt to remove copies or to look after the repository failed. The copy is good all the same."""
 
 
 class StackBackupStatus(ApiModel):

@@ -27,6 +27,8 @@ class Metadata(ApiModel):
     """Version of the object."""
     generation: int = 0
     """Generation of the spec."""
+    labels: dict[str, str] = {}
+    """Its labels."""
     creation_timestamp: str = ""
     """When it was created (RFC 3339)."""
     owner_references: list[OwnerReference] = []

@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from cos_controllers.api.backup import MAX_BACKUP_NAME, Time
-from cos_controllers.api.common import ComponentName, StackReference
+from cos_controllers.api.backup import MAX_BACKUP_NAME, CopyStatus, Time
+from cos_controllers.api.common import MAX_STACK_NAME, ComponentName, StackReference
 from cos_controllers.api.metadata import Metadata
 from cos_controllers.api.model import ApiModel, Rule
 from cos_controllers.api.status import Condition
@@ -21,13 +21,32 @@ class ExistingData(StrEnum):
     SET_ASIDE = "SetAside"
 
 
+class RestoreSource(ApiModel):
+    """A copy that a repository has, whoever knows of it: after the loss of a namespace, or of another stack."""
+
+    repository: Annotated[str, Field(max_length=20)] = ""
+    """Repository of the stack's `spec.backup.repositories`; the first when empty."""
+    namespace: Annotated[str, Field(max_length=63)] = ""
+    """Namespace of the stack that the copy is of; that of the restore when empty."""
+    stack: Annotated[str, Field(max_length=MAX_STACK_NAME)] = ""
+    """Name of the stack that the copy is of; that of `stackRef` when empty."""
+    backup: Annotated[str, Field(max_length=MAX_BACKUP_NAME)] = ""
+    """Name of the `StackBackup` that made it. When empty the newest that has all components, or without such a one the
+    newest copy of each."""
+    before: Time | None = None
+    """No copy of a later moment (RFC 3339)."""
+
+
 class StackRestoreSpec(ApiModel):
     """One restore. It does not change: create another one."""
 
     stack_ref: StackReference
     """The `CosStack` of this namespace."""
-    backup: Annotated[str, Field(min_length=1, max_length=MAX_BACKUP_NAME)]
+    backup: Annotated[str, Field(max_length=MAX_BACKUP_NAME)] = ""
     """Name of the `StackBackup` of this namespace, of the same stack, whose copies are restored."""
+    source: RestoreSource | None = None
+    """Where to look for copies instead: in a repository, which the stack has and can decrypt. `source: {}` takes the
+    newest of this very stack."""
     components: Annotated[
         list[ComponentName], Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "set"})
     ] = []
@@ -41,6 +60,11 @@ class StackRestoreSpec(ApiModel):
     """Seconds that each half of filling a volume may take: fetching the copy, and loading it."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="(has(self.backup) && self.backup != '') != has(self.source)",
+            message="a restore needs exactly one of backup or source: set one and remove the other",
+            holds=lambda self: bool(self.backup) != (self.source is not None),
+        ),
         Rule(
             cel="self == oldSelf",
             message="a restore does not change: delete it, or create another one",
@@ -73,6 +97,8 @@ class RestoredStatus(ApiModel):
     """How far it is."""
     message: Annotated[str, Field(max_length=1024)] = ""
     """A sentence for a person, unless all is well."""
+    source: CopyStatus | None = None
+    """The copy that is restored, once it is chosen."""
     start_time: Time | None = None
     """When its Job was created (RFC 3339)."""
     switch_time: Time | None = None
@@ -100,6 +126,8 @@ class StackRestoreStatus(ApiModel):
     """How far it is: as far as the component that is least so."""
     message: Annotated[str, Field(max_length=1024)] = ""
     """A sentence for a person."""
+    repository: Annotated[str, Field(max_length=20)] = ""
+    """The repository in which the copies are."""
     start_time: Time | None = None
     """When the first Job was created (RFC 3339)."""
     completion_time: Time | None = None

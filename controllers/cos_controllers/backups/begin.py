@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from cos_controllers.api.backup import Repository, StackBackup
+from cos_controllers.api.backup import Backup, Repository, StackBackup
 from cos_controllers.api.stack import CosStack
 from cos_controllers.backups.job import job_of_copy, key_secret, location, path_of
-from cos_controllers.backups.order import S3_KEYS, Order
+from cos_controllers.backups.order import S3_KEYS, Order, Tidy
+from cos_controllers.backups.retention import Upkeep, upkeep
 from cos_controllers.backups.seen import Seen, holder, is_over, pods_on, repository_of
 from cos_controllers.components.base import Engine
 from cos_controllers.components.registry import DUMPERS, ENGINES, stores
@@ -74,21 +75,22 @@ def obstacle_to(backup: StackBackup, seen: Seen) -> Obstacle | None:
     return None
 
 
+def copied(stack: CosStack) -> list[str]:
+    """The components of which there are copies."""
+    return [name for name, engine in stores(stack.spec).items() if engine in DUMPERS]
+
+
 def chosen(backup: StackBackup, stack: CosStack) -> list[str]:
     """The components to copy."""
-    return [
-        name
-        for name, engine in stores(stack.spec).items()
-        if engine in DUMPERS and (not backup.spec.components or name in backup.spec.components)
-    ]
+    return [name for name in copied(stack) if not backup.spec.components or name in backup.spec.components]
 
 
-def beginning(backup: StackBackup, component: str, seen: Seen) -> Begin | str:
+def beginning(backup: StackBackup, component: str, seen: Seen, now: datetime) -> Begin | str:
     """The Job of a copy, or why it cannot be made yet."""
     if seen.stack is None:
         return seen.why or "the stack has been deleted"
     try:
-        return Begin(component, _job(backup, component, seen.stack, seen))
+        return Begin(component, _job(backup, component, seen.stack, seen, now))
     except Waits as why:
         return str(why)
 
@@ -105,7 +107,7 @@ def _mistake(backup: StackBackup, stack: CosStack) -> str:
     return ""
 
 
-def _job(backup: StackBackup, component: str, stack: CosStack, seen: Seen) -> Manifest:
+def _job(backup: StackBackup, component: str, stack: CosStack, seen: Seen, now: datetime) -> Manifest:
     """The Job of a copy. Raises `Waits`."""
     repository = repository_of(backup.spec.repository, stack)
     if repository is None or stack.spec.backup is None:
@@ -124,7 +126,7 @@ def _job(backup: StackBackup, component: str, stack: CosStack, seen: Seen) -> Ma
     if not place:
         raise Waits(f"waits until the volume of repository {repository.name} is there")
     lineage, limit = claim["metadata"]["uid"], backup.spec.active_deadline_seconds
-    path = path_of(stack, component, lineage)
+    path = path_of(stack.metadata.namespace, stack.metadata.name, component)
     order = Order(
         namespace=stack.metadata.namespace,
         stack=stack.metadata.name,
@@ -141,7 +143,31 @@ def _job(backup: StackBackup, component: str, stack: CosStack, seen: Seen) -> Ma
     host = f"{instance}.{stack.metadata.namespace}.svc"
     dumper = DUMPERS[engine.kind]
     dump = dumper.dump(host, engine.instances(stack.spec)[component], limit)
-    return job_of_copy(stack, backup, repository, order, dumper, dump, template=template, image=seen.image)
+    return job_of_copy(
+        stack,
+        backup,
+        repository,
+        order,
+        dumper,
+        dump,
+        template=template,
+        image=seen.image,
+        tidy=_tidy(order, stack.spec.backup, upkeep(stack, component, place, path, seen, now)),
+    )
+
+
+def _tidy(order: Order, spec: Backup, due: Upkeep) -> Tidy | None:
+    """What is done to the repository once the copy is stored; None if nothing is."""
+    if due == Upkeep():
+        return None
+    return Tidy(
+        repository=order.repository,
+        region=order.region,
+        limit=spec.maintenance.active_deadline_seconds,
+        remove=due.remove,
+        maintain=due.maintain,
+        read_percent=spec.maintenance.read_percent,
+    )
 
 
 def template_of(component: str, stack: CosStack, repository: Repository, seen: Seen) -> Manifest:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
 from cos_controllers.api.backup import CopyStatus, Repository, StackBackup
 from cos_controllers.api.common import Resources
 from cos_controllers.api.quantity import MI
@@ -12,15 +18,16 @@ from cos_controllers.backups.order import (
     CREDENTIALS_DIR,
     DATA_DIR,
     FACTS_FILE,
-    FETCH,
     KEY_DIR,
-    ORDER,
     REPOSITORY_DIR,
     S3_KEYS,
     TARGET_DIR,
+    VARIABLES,
     WORK_DIR,
     Fetch,
+    Find,
     Order,
+    Tidy,
 )
 from cos_controllers.components.base import Dump, Dumper
 from cos_controllers.components.parts import env, mount, requirements, scratch
@@ -28,7 +35,6 @@ from cos_controllers.jobs import OPERATOR_UID, Work, job_of_work
 from cos_controllers.k8s import (
     Manifest,
     V1Container,
-    V1EnvVar,
     V1KeyToPath,
     V1PersistentVolumeClaimVolumeSource,
     V1ProjectedVolumeSource,
@@ -50,8 +56,12 @@ from cos_controllers.names import (
 )
 from cos_controllers.resolve import BACKUP_KEY
 
+M = TypeVar("M", bound=BaseModel)
+
 #: The containers whose reports count, and the one that fetches a copy.
 STORE = "store"
+TIDIER = "tidy"
+FINDER = "find"
 LOAD = "load"
 FETCHER = "fetch"
 _LOGIN_DIR = "/login"
@@ -71,9 +81,9 @@ def key_secret(stack: CosStack, repository: Repository) -> str:
     return reference.name if reference else backup_key_secret(stack.metadata.name)
 
 
-def path_of(stack: CosStack, component: str, lineage: str) -> str:
-    """Where the copies of a component's volume are, in whatever repository."""
-    return f"{stack.metadata.namespace}/{stack.metadata.name}/{component}/{lineage}"
+def path_of(namespace: str, stack: str, component: str) -> str:
+    """Where the copies of a component are, in whatever repository."""
+    return f"{namespace}/{stack}/{component}"
 
 
 def location(repository: Repository, path: str) -> str:
@@ -94,8 +104,9 @@ def job_of_copy(
     *,
     template: Manifest,
     image: str,
+    tidy: Tidy | None = None,
 ) -> Manifest:
-    """The Job that copies. `template`: of the engine's pod; `image`: the operator's own."""
+    """The Job that copies, and then tidies up. `template`: of the engine's pod; `image`: the operator's own."""
     instance = child_name(stack.metadata.name, order.component)
     engine = _of_engine(dump.container, stack, template).model_copy(
         update={
@@ -107,12 +118,10 @@ def job_of_copy(
         }
     )
     volumes, mounts = _of_repository(stack, repository, instance)
-    store = _of_operator(STORE, "backup", image, stack).model_copy(
-        update={
-            "env": [V1EnvVar(name=ORDER, value=order.model_dump_json())],
-            "volume_mounts": [*_SHARED, *mounts],
-        }
-    )
+    steps = [_of_operator(STORE, "backup", image, stack, order, mounts)]
+    if tidy:
+        # Apart, so that whatever becomes of it the copy is stored.
+        steps.append(_of_operator(TIDIER, "tidy", image, stack, tidy, mounts))
     login = V1SecretVolumeSource(secret_name=backup_secret(instance), default_mode=_MODE)
     job = job_of_work(
         stack,
@@ -124,10 +133,10 @@ def job_of_copy(
             uid=OPERATOR_UID,
             # As in a restore: kubelet gives all of a repository to another group whenever that changes.
             group=dumper.uid,
-            # Each of the two ends by itself within it.
-            limit=2 * order.limit,
-            containers=(store,),
-            init_containers=(engine,),
+            # Each of them ends by itself within it.
+            limit=2 * order.limit + (tidy.limit if tidy else 0),
+            containers=(steps[-1],),
+            init_containers=(engine, *steps[:-1]),
             volumes=(*_scratches(dump.size), V1Volume(name="login", secret=login), *volumes),
         ),
     )
@@ -159,12 +168,7 @@ def job_of_restore(
         sha256=copy.sha256,
         limit=limit,
     )
-    fetch = _of_operator(FETCHER, "restore", image, stack).model_copy(
-        update={
-            "env": [V1EnvVar(name=FETCH, value=order.model_dump_json())],
-            "volume_mounts": [*_SHARED, *mounts],
-        }
-    )
+    fetch = _of_operator(FETCHER, "restore", image, stack, order, mounts)
     container = dumper.load(spec, copy.entries or 0, copy.sha256, limit)
     load = _of_engine(container, stack, template).model_copy(
         update={
@@ -195,6 +199,54 @@ def job_of_restore(
     return _placed(job, template)
 
 
+def job_of_search(
+    stack: CosStack,
+    restore: StackRestore,
+    repository: Repository,
+    component: str,
+    find: Find,
+    dumper: Dumper,
+    *,
+    template: Manifest,
+    image: str,
+) -> Manifest:
+    """The Job that says which copies of a component a repository has. `template` and `image` as for `job_of_copy`."""
+    instance = child_name(stack.metadata.name, component)
+    volumes, mounts = _of_repository(stack, repository, instance)
+    metadata = restore.metadata
+    job = job_of_work(
+        stack,
+        Work(
+            name=backup_job(instance),
+            labels=backup_labels(stack.metadata.name, component, metadata.name, metadata.uid),
+            uid=OPERATOR_UID,
+            # As in a copy.
+            group=dumper.uid,
+            limit=find.limit,
+            containers=(_of_operator(FINDER, "find", image, stack, find, mounts),),
+            volumes=(*_scratches(_SCRATCH), *volumes),
+        ),
+    )
+    return _placed(job, template)
+
+
+def is_search(job: Manifest) -> bool:
+    """Whether a Job only says which copies there are."""
+    return any(item["name"] == FINDER for item in job["spec"]["template"]["spec"]["containers"])
+
+
+def told(job: Manifest | None, model: type[M]) -> M | None:
+    """What a Job was told to do of this kind; None if it was not."""
+    spec = job["spec"]["template"]["spec"] if job else {}
+    for container in (*(spec.get("initContainers") or ()), *(spec.get("containers") or ())):
+        for item in container.get("env") or ():
+            if item["name"] == VARIABLES[model]:
+                # Of another version it may be another order.
+                with contextlib.suppress(ValidationError):
+                    return model.model_validate_json(item.get("value") or "")
+    return None
+
+
 def _resources(stack: CosStack) -> Resources:
     return stack.spec.backup.resources if stack.spec.backup else Resources()
 
@@ -218,12 +270,22 @@ def _of_engine(container: V1Container, stack: CosStack, template: Manifest) -> V
     )
 
 
-def _of_operator(name: str, command: str, image: str, stack: CosStack) -> V1Container:
+def _of_operator(
+    name: str,
+    command: str,
+    image: str,
+    stack: CosStack,
+    order: BaseModel,
+    mounts: Sequence[V1VolumeMount],
+) -> V1Container:
+    """A container that carries out an order with a repository."""
     return V1Container(
         name=name,
         image=image,
         image_pull_policy="IfNotPresent",
         args=[command],
+        env=env(**{VARIABLES[type(order)]: order.model_dump_json()}),
+        volume_mounts=[*_SHARED, *mounts],
         resources=requirements(_resources(stack)),
         # Whoever the pod is otherwise: what it has written into a repository is its own.
         security_context=V1SecurityContext(run_as_user=OPERATOR_UID),

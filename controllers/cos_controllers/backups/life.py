@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
 from cos_controllers.api.backup import BackupPhase, CopyStatus, StackBackup, StackBackupStatus
 from cos_controllers.backups.begin import Begin, beginning, chosen, late, obstacle_to
-from cos_controllers.backups.job import STORE
-from cos_controllers.backups.order import Order
+from cos_controllers.backups.job import STORE, TIDIER, told
+from cos_controllers.backups.order import Order, Tidy
 from cos_controllers.backups.outcome import outcome_of
-from cos_controllers.backups.report import Report
+from cos_controllers.backups.report import Report, of_facts
+from cos_controllers.backups.retention import last_maintained
 from cos_controllers.backups.seen import Seen, job_of, repository_of
 from cos_controllers.conditions import completion, timestamp
 from cos_controllers.k8s import Manifest
@@ -21,10 +23,14 @@ from cos_controllers.k8s import Manifest
 
 @dataclass(frozen=True)
 class Step:
-    """What becomes of one backup: its status, and the Jobs that it begins."""
+    """What becomes of one backup: its status, and the Jobs that it begins.
+
+    `removed`: the snapshots of each component that are in the repository no longer.
+    """
 
     status: StackBackupStatus
     begin: tuple[Begin, ...] = ()
+    removed: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def step(backup: StackBackup, seen: Seen, now: datetime) -> Step:
@@ -42,9 +48,12 @@ def step(backup: StackBackup, seen: Seen, now: datetime) -> Step:
             return Step(ended(backup, f"{over}: {obstacle.message}", now))
         update = {"phase": BackupPhase.PENDING, "message": obstacle.message[:1024]}
         return Step(_with_condition(backup, backup.status.model_copy(update=update), now))
-    begin: list[Begin] = []
-    found = [_row(backup, row, seen, begin, now) for row in rows]
-    return Step(_summed_up(backup, found, seen, now), tuple(begin))
+    found = [_row(backup, row, seen, now) for row in rows]
+    return Step(
+        _summed_up(backup, [item.row for item in found], seen, now),
+        tuple(item.begin for item in found if item.begin),
+        {item.row.name: item.removed for item in found if item.removed},
+    )
 
 
 def ended(backup: StackBackup, message: str, now: datetime) -> StackBackupStatus:
@@ -57,85 +66,96 @@ def ended(backup: StackBackup, message: str, now: datetime) -> StackBackupStatus
     return _with_condition(backup, backup.status.model_copy(update=update), now)
 
 
-def _row(backup: StackBackup, row: CopyStatus, seen: Seen, begin: list[Begin], now: datetime) -> CopyStatus:
-    """A copy one step on; one that can begin is added to `begin`."""
+class _Found(NamedTuple):
+    """A copy one step on, the Job that it begins, and the snapshots that are in its repository no longer."""
+
+    row: CopyStatus
+    begin: Begin | None = None
+    removed: tuple[str, ...] = ()
+
+
+def _row(backup: StackBackup, row: CopyStatus, seen: Seen, now: datetime) -> _Found:
     if row.completion_time:
-        return row
+        return _Found(row)
     job = job_of(backup, row.name, seen)
     if row.start_time or job:
-        return _running(backup, row, job, seen, now)
-    found = beginning(backup, row.name, seen)
+        return _running(row, job, seen, now)
+    found = beginning(backup, row.name, seen, now)
+    begin = found if isinstance(found, Begin) else None
     if isinstance(found, Begin):
-        begin.append(found)
         message = seen.problems.get(row.name) or "its Job is made once the engine lets its backup user in"
     else:
         message = found
     if over := late(backup.metadata.creation_timestamp, backup.spec.starting_deadline_seconds, now):
-        begin[:] = [item for item in begin if item is not found]
-        return _failed(row, f"{over}: {message}", now)
-    return row.model_copy(update={"message": message[:1024]})
+        return _Found(_failed(row, f"{over}: {message}", now))
+    return _Found(row.model_copy(update={"message": message[:1024]}), begin)
 
 
-def _running(
-    backup: StackBackup, row: CopyStatus, job: Manifest | None, seen: Seen, now: datetime
-) -> CopyStatus:
+def _running(row: CopyStatus, job: Manifest | None, seen: Seen, now: datetime) -> _Found:
     """A copy whose Job has been made: it goes on, or has ended."""
-    order = _order_in(job) if job else None
+    order = told(job, Order)
     began = row.start_time or (job["metadata"]["creationTimestamp"] if job else timestamp(now))
     update = {"phase": BackupPhase.RUNNING, "start_time": began, "message": ""}
     update |= {"lineage": order.lineage, "place": order.place, "path": order.path} if order else {}
     row = row.model_copy(update=update)
-    seconds = backup.spec.active_deadline_seconds
-    found = outcome_of(job, STORE, seconds, datetime.fromisoformat(began), seen, now)
+    if row.snapshot:
+        return _tidied(row, job, seen, now)
+    found = outcome_of(job, STORE, datetime.fromisoformat(began), seen, now)
     if found.failure:
-        return _failed(row, found.failure, now)
+        return _Found(_failed(row, found.failure, now))
     if found.report:
-        return _reported(row, found.report, now)
+        try:
+            report = Report.model_validate_json(found.report)
+        except ValidationError as error:
+            why = f"its report cannot be read: {error.errors()[0]['msg']}"
+            return _Found(_failed(row, why, now))
+        return _tidied(_stored(row, report), job, seen, now)
     progress = seen.progress.get(job["metadata"]["uid"]) if job else None
+    update = {
+        "message": found.waits[:1024],
+        "percent": progress.percent if progress else None,
+        "remaining_seconds": progress.remaining if progress else None,
+        "bytes": progress.total if progress else None,
+    }
+    return _Found(row.model_copy(update=update))
+
+
+def _stored(row: CopyStatus, report: Report) -> CopyStatus:
+    """A copy that is in the repository."""
     return row.model_copy(
         update={
-            "message": found.waits[:1024],
-            "percent": progress.percent if progress else None,
-            "remaining_seconds": progress.remaining if progress else None,
-            "bytes": progress.total if progress else None,
-        }
-    )
-
-
-def _order_in(job: Manifest) -> Order | None:
-    """What a Job was told to do."""
-    for container in job["spec"]["template"]["spec"]["containers"]:
-        for item in container.get("env") or ():
-            try:
-                return Order.model_validate_json(item.get("value") or "")
-            except ValidationError:
-                continue
-    return None
-
-
-def _reported(row: CopyStatus, text: str, now: datetime) -> CopyStatus:
-    """The end of a copy that is in the repository."""
-    try:
-        report = Report.model_validate_json(text)
-    except ValidationError as error:
-        return _failed(row, f"its report cannot be read: {error.errors()[0]['msg']}", now)
-    return row.model_copy(
-        update={
-            "phase": BackupPhase.SUCCEEDED,
-            "message": "",
-            "completion_time": timestamp(now),
+            **of_facts(report.facts),
             "snapshot": report.snapshot,
-            "engine_version": report.facts.version,
-            "point_in_time": timestamp(datetime.fromtimestamp(report.facts.moment, tz=UTC)),
-            "bytes": report.facts.bytes,
             "stored_bytes": report.stored,
-            "entries": report.facts.entries,
-            "sha256": report.facts.sha256,
             "key_fingerprint": report.key,
             "percent": None,
             "remaining_seconds": None,
         }
     )
+
+
+def _tidied(row: CopyStatus, job: Manifest | None, seen: Seen, now: datetime) -> _Found:
+    """A copy that is stored has succeeded, once its Job has done what else it does. Whatever becomes of that."""
+    order = told(job, Tidy)
+    update: dict[str, object] = {
+        "phase": BackupPhase.SUCCEEDED,
+        "completion_time": timestamp(now),
+        "message": "",
+        "maintained": last_maintained(row, seen),
+    }
+    if job and order is None:
+        return _Found(row.model_copy(update=update))
+    found = outcome_of(job, TIDIER, datetime.fromisoformat(row.start_time or timestamp(now)), seen, now)
+    if order is None or found.failure:
+        update["maintenance_failure"] = found.failure[:1024]
+        return _Found(row.model_copy(update=update))
+    if not found.report:
+        what = "its repository is looked after" if order.maintain else "older ones are removed"
+        return _Found(row.model_copy(update={"message": f"copied; {what}"}))
+    update["removed"] = len(order.remove)
+    if order.maintain:
+        update["maintained"] = timestamp(now)
+    return _Found(row.model_copy(update=update), removed=order.remove)
 
 
 def _failed(row: CopyStatus, message: str, now: datetime) -> CopyStatus:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from collections.abc import Mapping
 
-#: Environment variables with what a Job is to do.
-ORDER = "COS_BACKUP_ORDER"
-FETCH = "COS_RESTORE_ORDER"
+from pydantic import BaseModel, ConfigDict
 
 #: Where the Job's volumes are mounted: what is copied on its way, the encryption key (file `key`), the keys of the
 #: credentials of S3 as files, and a repository that is a volume.
@@ -28,27 +26,29 @@ DATA_DIR = f"{WORK_DIR}/data"
 FACTS_FILE = f"{WORK_DIR}/facts.json"
 
 
-class Fetch(BaseModel):
-    """Bring a copy from a repository of restic to `DATA_DIR`. See `Order`; `sha256`: what its manifest must say."""
+class _Work(BaseModel):
+    """`repository`: as restic is told it. `region`: of S3. `limit`: seconds after which it gives up."""
 
     model_config = ConfigDict(frozen=True)
 
     repository: str
     region: str = ""
-    snapshot: str
-    sha256: str
     limit: int
 
 
-class Order(BaseModel):
-    """Copy `DATA_DIR` into a repository of restic.
+class Fetch(_Work):
+    """Bring a copy from a repository to `DATA_DIR`. `sha256`: what its manifest must say."""
 
-    `lineage`: UID of the volume that the data is of. `repository`: as restic is told it; `place`: what tells it from
-    any other; `path`: the part of it that belongs to this lineage. `region`: of S3. `limit`: seconds after which it
-    gives up.
+    snapshot: str
+    sha256: str
+
+
+class Order(_Work):
+    """Copy `DATA_DIR` into a repository.
+
+    `lineage`: UID of the volume that the data is of. `place`: what tells the repository from any other; `path`: the
+    part of it that belongs to this component.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     namespace: str
     stack: str
@@ -56,8 +56,35 @@ class Order(BaseModel):
     engine: str
     lineage: str
     backup: str
-    repository: str
     place: str
     path: str
-    region: str = ""
-    limit: int
+
+
+class Tidy(_Work):
+    """Take snapshots out of a repository.
+
+    `maintain`: give space back and check it; so many percent of what is stored are read, too.
+    """
+
+    remove: tuple[str, ...] = ()
+    maintain: bool = False
+    read_percent: int = 0
+
+
+class Find(_Work):
+    """Say which copies a repository has: the newest, no newer than `before` (in seconds since 1970).
+
+    `backup`: of this one only, unless it is "".
+    """
+
+    before: int | None = None
+    backup: str = ""
+
+
+#: The environment variable with an order of each kind.
+VARIABLES: Mapping[type[BaseModel], str] = {
+    Order: "COS_BACKUP_ORDER",
+    Fetch: "COS_RESTORE_ORDER",
+    Find: "COS_FIND_ORDER",
+    Tidy: "COS_TIDY_ORDER",
+}

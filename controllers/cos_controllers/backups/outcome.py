@@ -21,10 +21,8 @@ class Outcome(NamedTuple):
     waits: str = ""
 
 
-def outcome_of(
-    job: Manifest | None, container: str, seconds: int, began: datetime, seen: Seen, now: datetime
-) -> Outcome:
-    """The outcome of a Job of two containers with `seconds` each, whose report is that of `container`."""
+def outcome_of(job: Manifest | None, container: str, began: datetime, seen: Seen, now: datetime) -> Outcome:
+    """The outcome of what a container of a Job does."""
     if job is None:
         return Outcome(failure=seen.why or "its Job is gone")
     pods = pods_of_job(job, seen.pods)
@@ -35,7 +33,8 @@ def outcome_of(
         return Outcome(failure=why_it_ended(pods, end))
     refused = seen.warnings.get(job["metadata"]["uid"], "") if not pods else ""
     waits = next(filter(None, map(why_it_waits, pods)), refused)
-    limit = 2 * (seconds + POD_SECONDS)
+    # Of its own it ends before that.
+    limit = job["spec"]["activeDeadlineSeconds"] + POD_SECONDS
     if now - began >= timedelta(seconds=limit):
         told = f": {waits}" if waits else ""
         return Outcome(failure=f"its Job has not ended within {limit} s{told}")

@@ -6,15 +6,18 @@ component's Job is the lock: as long as there is one, nothing else is done to it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from cos_controllers.api.backup import StackBackupStatus
+from cos_controllers.api.backup import BackupPhase, StackBackupStatus
 from cos_controllers.api.restore import StackRestoreStatus
 from cos_controllers.backups.begin import Begin, Claim
+from cos_controllers.backups.job import is_search
 from cos_controllers.backups.life import step
 from cos_controllers.backups.restoring import restore_step
+from cos_controllers.backups.retention import expired, is_removed, without
+from cos_controllers.backups.schedules import due, until_due
 from cos_controllers.backups.seen import Seen, age, is_over, label
 from cos_controllers.jobs import Doomed, doomed
 from cos_controllers.k8s import Manifest
@@ -33,13 +36,16 @@ class Plan:
     """What is to be done, in this order.
 
     `statuses`, `restored`: those that differ from what is stored, by name of the backup and of the restore. `jobs`: to
-    be deleted with their pods: their result is stored, or nobody waits for it. `claims`: volumes to write. `begin`:
-    Jobs to create. `again`: seconds until the next look, None if only an event can change anything.
+    be deleted with their pods: their result is stored, or nobody waits for it. `backups`: those of which nothing is
+    kept any more. `create`: backups that are due. `claims`: volumes to write. `begin`: Jobs to create. `again`: seconds
+    until the next look, None if only an event can change anything.
     """
 
     statuses: Mapping[str, StackBackupStatus] = field(default_factory=dict)
     restored: Mapping[str, StackRestoreStatus] = field(default_factory=dict)
     jobs: tuple[Doomed, ...] = ()
+    backups: tuple[Doomed, ...] = ()
+    create: tuple[Manifest, ...] = ()
     claims: tuple[Claim, ...] = ()
     begin: tuple[Begin, ...] = ()
     again: float | None = None
@@ -50,8 +56,11 @@ def decide(seen: Seen, now: datetime) -> Plan:
     backups = sorted((backup for backup in seen.backups if not is_over(backup)), key=age)
     restores = sorted((restore for restore in seen.restores if not is_over(restore)), key=age)
     plan = Plan(jobs=tuple(doomed(job) for job in seen.jobs if _is_done_with(job, seen)))
+    removed: dict[str, list[str]] = {}
     for backup in backups:
         found = step(backup, seen, now)
+        for component, snapshots in found.removed.items():
+            removed.setdefault(component, []).extend(snapshots)
         # The next one waits for what this one begins.
         seen = replace(seen, jobs=(*seen.jobs, *(item.job for item in found.begin)))
         plan = replace(plan, begin=(*plan.begin, *found.begin))
@@ -72,7 +81,35 @@ def decide(seen: Seen, now: datetime) -> Plan:
         plan = replace(plan, claims=(*plan.claims, *after.claims), begin=(*plan.begin, *after.begin))
         if after.status != restore.status:
             plan = replace(plan, restored={**plan.restored, restore.metadata.name: after.status})
-    return replace(plan, again=_wait(seen, plan, waiting=bool(backups or restores)))
+    plan = _retained(seen, plan, removed)
+    again = [_wait(seen, plan, waiting=bool(backups or restores))]
+    if seen.stack and seen.image:
+        plan = replace(plan, create=tuple(due(seen.stack, seen.backups, seen.made, now)))
+        again.append(until_due(seen.stack, now))
+    return replace(plan, again=min((seconds for seconds in again if seconds is not None), default=None))
+
+
+def _retained(seen: Seen, plan: Plan, removed: Mapping[str, Sequence[str]]) -> Plan:
+    """The plan with what becomes of backups that are kept no longer.
+
+    That is written down before anything is taken from a repository: nobody is to count on what may be gone.
+    """
+    statuses: dict[str, StackBackupStatus] = {}
+    for backup in expired(seen.stack, seen.backups, seen.restores) if seen.stack else ():
+        update = {"phase": BackupPhase.EXPIRED, "message": "its schedule keeps it no longer"}
+        statuses[backup.metadata.name] = backup.status.model_copy(update=update)
+    over = [item for item in seen.backups if item.status.phase is BackupPhase.EXPIRED]
+    for backup in over:
+        found = without(backup, removed)
+        if found.status != backup.status:
+            statuses[backup.metadata.name] = found.status
+    gone = (item for item in over if is_removed(item) and not item.metadata.deletion_timestamp)
+    return replace(
+        plan,
+        # First of all: the Job that has removed them goes once its own backup has ended.
+        statuses={**statuses, **plan.statuses},
+        backups=tuple(Doomed(item.metadata.name, item.metadata.uid) for item in gone),
+    )
 
 
 def _wait(seen: Seen, plan: Plan, *, waiting: bool) -> float | None:
@@ -95,7 +132,8 @@ def _is_done_with(job: Manifest, seen: Seen) -> bool:
     for restore in seen.restores:
         if restore.metadata.uid == uid and not is_over(restore):
             return any(
-                row.name == component and (row.switch_time or row.completion_time)
+                row.name == component
+                and (row.switch_time or row.completion_time or (row.source and is_search(job)))
                 for row in restore.status.components
             )
     return True

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated
+from datetime import UTC, datetime
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -11,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 _SALT = b"cos-operator backup key"
 #: Bytes of a termination message that Kubernetes keeps.
 LIMIT = 4096
+#: Copies that a report has room for, at 560 bytes each at most.
+MOST_FOUND = 7
 #: In seconds since 1970: a clock that says more is wrong.
 _YEAR_2100 = 4_102_444_800
 
@@ -42,6 +45,28 @@ class Report(_Model):
     key: str
 
 
+class Tidied(_Model):
+    """A repository that was looked after. `checked`: it was found whole, and space was given back."""
+
+    checked: bool
+
+
+class FoundCopy(_Model):
+    """A copy that is in a repository, as its snapshot's tags tell it."""
+
+    snapshot: Annotated[str, Field(min_length=8, max_length=64)]
+    backup: Annotated[str, Field(max_length=63)]
+    lineage: Annotated[str, Field(max_length=63)]
+    facts: Facts
+    key: str
+
+
+class FoundCopies(_Model):
+    """The copies that were looked for, the newest first, at least one."""
+
+    copies: Annotated[tuple[FoundCopy, ...], Field(min_length=1, max_length=MOST_FOUND)]
+
+
 class Loaded(_Model):
     """What the engine found on the volume that it was started on. `entries`: see `Facts`."""
 
@@ -66,6 +91,17 @@ class Progress(_Model):
         if not self.done:
             return None
         return max(round(self.seconds * (self.total - self.done) / self.done), 0)
+
+
+def of_facts(facts: Facts) -> dict[str, Any]:
+    """The facts by the names that they have in the status of a copy."""
+    return {
+        "engine_version": facts.version,
+        "point_in_time": datetime.fromtimestamp(facts.moment, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "bytes": facts.bytes,
+        "entries": facts.entries,
+        "sha256": facts.sha256,
+    }
 
 
 def fingerprint(key: str) -> str:

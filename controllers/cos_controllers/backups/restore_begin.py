@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import NamedTuple
 
-from cos_controllers.api.backup import BackupPhase, CopyStatus, StackBackup
-from cos_controllers.api.restore import ExistingData, RestoredStatus, StackRestore
+from cos_controllers.api.backup import BackupPhase, CopyStatus, Repository, StackBackup
+from cos_controllers.api.restore import ExistingData, RestoredStatus, RestoreSource, StackRestore
 from cos_controllers.api.stack import CosStack, StoreSpec
-from cos_controllers.backups.begin import Begin, Claim, Obstacle, Waits, engine_of, template_of
+from cos_controllers.backups.begin import Begin, Claim, Obstacle, Waits, copied, engine_of, template_of
 from cos_controllers.backups.candidates import candidate, candidate_of, claim_ref
-from cos_controllers.backups.job import job_of_restore
+from cos_controllers.backups.job import job_of_restore, job_of_search, location, path_of
+from cos_controllers.backups.order import Find
+from cos_controllers.backups.report import FoundCopy, of_facts
 from cos_controllers.backups.seen import Seen, age, is_over, repository_of
 from cos_controllers.components.registry import DUMPERS
 from cos_controllers.conditions import previous_row
@@ -20,59 +24,107 @@ from cos_controllers.places import place_of
 from cos_controllers.pods import claim_of
 from cos_controllers.volumes import data_version, data_volumes, is_candidate, serial_of
 
+#: For a list of what a repository has.
+_SEARCH_SECONDS = 300
+
 
 class Stage(NamedTuple):
-    """One component one step on: its row, volumes to write, and the Jobs that it begins, after the volumes."""
+    """One component one step on: its row, volumes to write, and the Jobs that it begins, after the volumes.
+
+    `found`: the copies among which one is to be chosen for it.
+    """
 
     row: RestoredStatus
     claims: tuple[Claim, ...] = ()
     begin: tuple[Begin, ...] = ()
+    found: tuple[FoundCopy, ...] = ()
 
 
-def backup_of(restore: StackRestore, seen: Seen) -> StackBackup | None:
-    """The backup that a restore names."""
-    return next((item for item in seen.backups if item.metadata.name == restore.spec.backup), None)
-
-
-def copies_of(restore: StackRestore, seen: Seen) -> list[CopyStatus]:
-    """The copies to restore."""
-    backup = backup_of(restore, seen)
+def copies_named(restore: StackRestore, seen: Seen) -> list[CopyStatus]:
+    """The copies to restore, of the backup that a restore names."""
+    backup = _backup_of(restore, seen)
     wanted = restore.spec.components
     return [row for row in backup.status.components if not wanted or row.name in wanted] if backup else []
 
 
+def rows_of(restore: StackRestore, stack: CosStack, seen: Seen) -> list[RestoredStatus]:
+    """What is to be restored: the copies of a backup, or those that are still to be looked for."""
+    if restore.spec.source is None:
+        return [RestoredStatus(name=copy.name, source=copy) for copy in copies_named(restore, seen)]
+    wanted = restore.spec.components
+    return [RestoredStatus(name=name) for name in copied(stack) if not wanted or name in wanted]
+
+
+def repository_in(restore: StackRestore, stack: CosStack, seen: Seen) -> Repository | None:
+    """The repository in which the copies are; None if the stack has no such repository (any more)."""
+    if name := restore.status.repository:
+        return repository_of(name, stack)
+    if restore.spec.source:
+        return repository_of(restore.spec.source.repository, stack)
+    backup = _backup_of(restore, seen)
+    return repository_of(backup.status.repository, stack) if backup and backup.status.repository else None
+
+
 def obstacle_to_restore(restore: StackRestore, seen: Seen) -> Obstacle | None:
     """Why nobody can say what is to be restored."""
-    stack, backup = seen.stack, backup_of(restore, seen)
+    stack, backup = seen.stack, _backup_of(restore, seen)
     if stack is None:
         return Obstacle(seen.why or f"there is no CosStack {restore.spec.stack_ref.name} in this namespace")
-    if backup is None:
+    if restore.spec.source is None and backup is None:
         name = restore.spec.backup
-        return Obstacle(f"there is no StackBackup {name} of stack {stack.metadata.name} in this namespace")
-    if not backup.status.completion_time:
+        return Obstacle(
+            f"there is no StackBackup {name} of stack {stack.metadata.name} in this namespace; `source` looks for a "
+            "copy in a repository instead"
+        )
+    if backup and not backup.status.completion_time:
         return Obstacle(f"waits until backup {restore.spec.backup} has ended")
     if mistake := _mistake(restore, stack, backup, seen):
         return Obstacle(mistake, lasting=True)
     return Obstacle("a change waits: spec.paused") if stack.spec.paused else None
 
 
-def _mistake(restore: StackRestore, stack: CosStack, backup: StackBackup, seen: Seen) -> str:
+def _backup_of(restore: StackRestore, seen: Seen) -> StackBackup | None:
+    if restore.spec.source:
+        return None
+    return next((item for item in seen.backups if item.metadata.name == restore.spec.backup), None)
+
+
+def _mistake(restore: StackRestore, stack: CosStack, backup: StackBackup | None, seen: Seen) -> str:
     """What cannot be as the spec asks."""
-    copies = {row.name: row for row in backup.status.components}
-    if unknown := sorted(set(restore.spec.components) - set(copies)):
-        return f"spec.components: the backup has no {', '.join(unknown)}; it has {', '.join(copies)}"
-    if not copies:
-        return f"backup {backup.metadata.name} has no copies: {backup.status.message}"
-    if bad := [row.name for row in copies_of(restore, seen) if row.phase is not BackupPhase.SUCCEEDED]:
-        return f"backup {backup.metadata.name} has no good copy of {', '.join(bad)}"
-    name = backup.status.repository
-    repository = repository_of(name, stack)
-    for copy in copies_of(restore, seen):
-        if repository is None or place_of(stack, repository, copy.name, seen.objects) != copy.place:
-            return f"the copy of {copy.name} is at {copy.place}, which is not what the stack calls {name} now"
+    known = [row.name for row in backup.status.components] if backup else copied(stack)
+    if unknown := sorted(set(restore.spec.components) - set(known)):
+        what = "backup" if backup else "stack"
+        return f"spec.components: the {what} has no {', '.join(unknown)}; it has {', '.join(known)}"
+    copies = copies_named(restore, seen)
+    if backup and (why := _bad(backup, copies)):
+        return f"backup {backup.metadata.name} {why}"
+    if repository_in(restore, stack, seen) is None:
+        wanted = (
+            restore.spec.source.repository if restore.spec.source else backup and backup.status.repository
+        )
+        return f"the stack has no repository {wanted or 'at all: name one in spec.backup'}"
     if not seen.image:
         return NO_IMAGE
-    return next(filter(None, (refusal(restore, row, stack, seen) for row in copies_of(restore, seen))), "")
+    return next(filter(None, (unfit(restore, copy, stack, seen) for copy in copies)), "")
+
+
+def _bad(backup: StackBackup, copies: Sequence[CopyStatus]) -> str:
+    """Why these copies of a backup cannot be restored."""
+    if not backup.status.components:
+        return f"has no copies: {backup.status.message}"
+    if backup.status.phase is BackupPhase.EXPIRED:
+        return "is kept no longer: its copies are being removed"
+    bad = [copy.name for copy in copies if copy.phase is not BackupPhase.SUCCEEDED]
+    return f"has no good copy of {', '.join(bad)}" if bad else ""
+
+
+def unfit(restore: StackRestore, copy: CopyStatus, stack: CosStack, seen: Seen) -> str:
+    """Why a copy cannot be restored: it is elsewhere, or must not come into the place of what there is."""
+    repository = repository_in(restore, stack, seen)
+    if repository is None or place_of(stack, repository, copy.name, seen.objects) != copy.place:
+        name = repository.name if repository else restore.status.repository
+        return f"the copy of {copy.name} is at {copy.place}, which is not what the stack calls {name} now"
+    return refusal(restore, copy, stack, seen)
 
 
 def refusal(restore: StackRestore, copy: CopyStatus, stack: CosStack, seen: Seen) -> str:
@@ -105,16 +157,64 @@ def _used_volume(component: str, stack: CosStack, seen: Seen) -> str:
     return ""
 
 
+def begin_search(restore: StackRestore, row: RestoredStatus, seen: Seen) -> Begin:
+    """The Job that says which copies there are. Raises `Waits`."""
+    stack, source = seen.stack, restore.spec.source
+    if stack is None or source is None:
+        raise Waits(seen.why or "the stack has been deleted")
+    repository = repository_in(restore, stack, seen)
+    if repository is None:
+        raise Waits("the stack no longer has the repository")
+    template = template_of(row.name, stack, repository, seen)
+    engine = engine_of(row.name, stack)
+    if not place_of(stack, repository, row.name, seen.objects):
+        raise Waits(f"waits until the volume of repository {repository.name} is there")
+    order = Find(
+        repository=location(repository, _path_in(restore, row.name, stack)),
+        region=repository.s3.region if repository.s3 else "",
+        limit=_SEARCH_SECONDS,
+        before=int(datetime.fromisoformat(source.before).timestamp()) if source.before else None,
+        backup=source.backup,
+    )
+    dumper = DUMPERS[engine.kind]
+    job = job_of_search(
+        stack, restore, repository, row.name, order, dumper, template=template, image=seen.image
+    )
+    return Begin(row.name, job, admit=False)
+
+
+def as_status(
+    restore: StackRestore, component: str, copy: FoundCopy, stack: CosStack, seen: Seen
+) -> CopyStatus:
+    """A copy that was found in a repository."""
+    repository = repository_in(restore, stack, seen)
+    return CopyStatus(
+        name=component,
+        phase=BackupPhase.SUCCEEDED,
+        lineage=copy.lineage,
+        path=_path_in(restore, component, stack),
+        place=place_of(stack, repository, component, seen.objects) if repository else "",
+        snapshot=copy.snapshot,
+        key_fingerprint=copy.key,
+        **of_facts(copy.facts),
+    )
+
+
+def _path_in(restore: StackRestore, component: str, stack: CosStack) -> str:
+    source = restore.spec.source or RestoreSource()
+    metadata = stack.metadata
+    return path_of(source.namespace or metadata.namespace, source.stack or metadata.name, component)
+
+
 def begin_restore(restore: StackRestore, row: RestoredStatus, seen: Seen) -> Stage:
     """The volume to fill, then the Job that fills it. Raises `Waits`."""
-    stack, backup = seen.stack, backup_of(restore, seen)
-    copy = next((item for item in copies_of(restore, seen) if item.name == row.name), None)
-    if stack is None or backup is None or copy is None:
-        raise Waits(seen.why or "the stack or the backup has been deleted")
-    repository = repository_of(backup.status.repository, stack)
-    if mistake := _mistake(restore, stack, backup, seen):
-        # Since it was looked at first the stack, or the backup, has become another.
-        raise Waits(mistake)
+    stack, copy = seen.stack, row.source
+    if stack is None or copy is None:
+        raise Waits(seen.why or "the stack has been deleted")
+    repository = repository_in(restore, stack, seen)
+    if why := unfit(restore, copy, stack, seen):
+        # Since it was looked at first the stack has become another.
+        raise Waits(why)
     if repository is None or stack.spec.backup is None or stack.spec.paused:
         raise Waits("a change waits: spec.paused")
     if other := _earlier(restore, row.name, seen):

@@ -6,7 +6,7 @@ the component not serve from it in time, it goes back to the volume that it had.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -17,15 +17,18 @@ from cos_controllers.api.stack import CosStack
 from cos_controllers.api.status import Verdict
 from cos_controllers.backups.begin import Begin, Claim, Waits, late
 from cos_controllers.backups.candidates import candidate_of, claim_ref, marked, unmarked
-from cos_controllers.backups.job import LOAD
+from cos_controllers.backups.job import FINDER, LOAD, is_search
 from cos_controllers.backups.outcome import outcome_of
-from cos_controllers.backups.report import Loaded
+from cos_controllers.backups.report import FoundCopies, FoundCopy, Loaded
 from cos_controllers.backups.restore_begin import (
     Stage,
+    as_status,
     begin_restore,
-    copies_of,
+    begin_search,
     obstacle_to_restore,
     refusal,
+    repository_in,
+    rows_of,
 )
 from cos_controllers.backups.seen import Seen, job_of, pods_on
 from cos_controllers.conditions import completion, previous_row, timestamp
@@ -60,10 +63,14 @@ def restore_step(restore: StackRestore, seen: Seen, now: datetime) -> RestoreSte
             else:
                 update = {"phase": RestorePhase.PENDING, "message": obstacle.message[:1024]}
             return RestoreStep(_with_condition(restore, restore.status.model_copy(update=update), now))
-        rows = [RestoredStatus(name=copy.name) for copy in copies_of(restore, seen)]
+    if seen.stack and not rows:
+        rows = rows_of(restore, seen.stack, seen)
+        repository = repository_in(restore, seen.stack, seen)
+        known = restore.status.model_copy(update={"repository": repository.name if repository else ""})
+        restore = restore.model_copy(update={"status": known})
     found = [_step(restore, row, seen, now) for row in rows]
     return RestoreStep(
-        _summed_up(restore, [item.row for item in found], now),
+        _summed_up(restore, _chosen(restore, found, seen), now),
         tuple(claim for item in found for claim in item.claims),
         tuple(begin for item in found for begin in item.begin),
     )
@@ -75,6 +82,10 @@ def _step(restore: StackRestore, row: RestoredStatus, seen: Seen, now: datetime)
     if row.switch_time:
         return _switching(restore, row, seen, now)
     job = job_of(restore, row.name, seen)
+    if row.source is None:
+        return _searching(restore, row, job, seen, now)
+    if job and is_search(job):
+        return Stage(row.model_copy(update={"message": "its copy is chosen"}))
     if row.start_time or job:
         return _filling(restore, row, job, seen, now)
     try:
@@ -85,14 +96,78 @@ def _step(restore: StackRestore, row: RestoredStatus, seen: Seen, now: datetime)
     return Stage(_failed(row, f"{over}: {found.row.message}", now)) if over else found
 
 
+def _searching(
+    restore: StackRestore, row: RestoredStatus, job: Manifest | None, seen: Seen, now: datetime
+) -> Stage:
+    """A copy that is looked for in a repository."""
+    over = late(restore.metadata.creation_timestamp, restore.spec.starting_deadline_seconds, now)
+    if job is None:
+        message = seen.problems.get(row.name) or "the newest copy is looked for"
+        begin: tuple[Begin, ...] = ()
+        try:
+            begin = (begin_search(restore, row, seen),)
+        except Waits as why:
+            message = str(why)
+        if over:
+            return Stage(_failed(row, f"{over}: {message}", now))
+        return Stage(row.model_copy(update={"message": message[:1024]}), begin=begin)
+    began = datetime.fromisoformat(job["metadata"]["creationTimestamp"])
+    outcome = outcome_of(job, FINDER, began, seen, now)
+    if outcome.failure:
+        return Stage(_failed(row, outcome.failure, now))
+    if not outcome.report:
+        waits = outcome.waits or "the newest copy is looked for"
+        return Stage(row.model_copy(update={"message": waits[:1024]}))
+    try:
+        found = FoundCopies.model_validate_json(outcome.report).copies
+    except ValidationError as error:
+        return Stage(_failed(row, f"its report cannot be read: {error.errors()[0]['msg']}", now))
+    told = f"{len(found)} copies are found: those of the other components are awaited"
+    return Stage(row.model_copy(update={"message": told}), found=found)
+
+
+def _chosen(restore: StackRestore, stages: Sequence[Stage], seen: Seen) -> list[RestoredStatus]:
+    """The rows with the copies that are chosen, once those of all components were looked for: what belongs together."""
+    rows = [stage.row for stage in stages]
+    open_ones = [stage for stage in stages if stage.row.source is None and not stage.row.completion_time]
+    if seen.stack is None or not open_ones or not all(stage.found for stage in open_ones):
+        return rows
+    found = choice({stage.row.name: stage.found for stage in open_ones})
+    return [
+        row.model_copy(
+            update={
+                "source": as_status(restore, row.name, found[row.name], seen.stack, seen),
+                "message": f"the copy of {found[row.name].backup} is chosen",
+            }
+        )
+        if row.name in found
+        else row
+        for row in rows
+    ]
+
+
+def choice(found: Mapping[str, Sequence[FoundCopy]]) -> dict[str, FoundCopy]:
+    """Of the copies of each component, the newest first, those of the newest backup that has all; else the newest."""
+    for first in sorted((copy for copies in found.values() for copy in copies), key=_moment, reverse=True):
+        of_backup = {
+            name: copy for name, copies in found.items() for copy in copies if copy.backup == first.backup
+        }
+        if len(of_backup) == len(found):
+            return of_backup
+    return {name: copies[0] for name, copies in found.items()}
+
+
+def _moment(copy: FoundCopy) -> int:
+    return copy.facts.moment
+
+
 def _filling(
     restore: StackRestore, row: RestoredStatus, job: Manifest | None, seen: Seen, now: datetime
 ) -> Stage:
     """A volume that is filled; once it is, and is proved, it comes into use."""
     began = row.start_time or (job["metadata"]["creationTimestamp"] if job else timestamp(now))
     row = row.model_copy(update={"phase": RestorePhase.RUNNING, "start_time": began, "message": ""})
-    seconds = restore.spec.active_deadline_seconds
-    found = outcome_of(job, LOAD, seconds, datetime.fromisoformat(began), seen, now)
+    found = outcome_of(job, LOAD, datetime.fromisoformat(began), seen, now)
     if found.failure:
         return Stage(_failed(row, found.failure, now))
     if not found.report:
@@ -108,12 +183,11 @@ def _filling(
 
 def _filled(restore: StackRestore, row: RestoredStatus, loaded: Loaded, seen: Seen, now: datetime) -> Stage:
     """A volume that is filled comes into use, if nothing has come in between."""
-    claim, stack = seen.objects.get(claim_ref(row.claim)), seen.stack
-    copy = next((item for item in copies_of(restore, seen) if item.name == row.name), None)
+    claim, stack, copy = seen.objects.get(claim_ref(row.claim)), seen.stack, row.source
     if claim is None or claim["metadata"].get("deletionTimestamp"):
         return Stage(_failed(row, f"volume {row.claim} was deleted", now))
     if stack is None or copy is None:
-        return Stage(_failed(row, seen.why or "the stack or the backup was deleted", now))
+        return Stage(_failed(row, seen.why or "the stack was deleted", now))
     if stack.spec.paused:
         return Stage(row.model_copy(update={"message": "filled; a change waits: spec.paused"}))
     if why := refusal(restore, copy, stack, seen):

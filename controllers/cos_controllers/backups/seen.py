@@ -26,7 +26,8 @@ class Seen:
     carry `LABEL_BACKED_UP_STACK`. `objects`: StatefulSets, claims and pods of the stack. `secrets`: those that its
     repositories name, by name, with the length of each value that is text. `progress`: of Jobs that run, by UID.
     `image` is the operator's own, "" if nobody knows it. `warnings`: the newest warning Event of Jobs without pods, by
-    UID. `problems`: why the Job of a component could not be made last time.
+    UID. `problems`: why the Job of a component could not be made last time. `made`: names of backups that were made by
+    schedule, which may be gone.
     """
 
     stack: CosStack | None
@@ -41,6 +42,7 @@ class Seen:
     why: str = ""
     warnings: Mapping[str, str] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
+    made: frozenset[str] = frozenset()
 
 
 #: What Jobs are made for.

@@ -98,6 +98,27 @@ class Restic:
             raise ResticError("restic said nothing of a snapshot")
         return Stored(summary["snapshot_id"], int(summary.get("data_added_packed", 0)))
 
+    def snapshots(self) -> list[dict[str, Any]]:
+        """Every snapshot of the repository. Raises `ResticError`."""
+        return self._call("snapshots", "--json", "--no-lock", within=OPEN_SECONDS)
+
+    def forget(self, snapshots: Sequence[str]) -> None:
+        """Take snapshots out of the repository; those that are not there are none. Raises `ResticError`.
+
+        Locks that nobody has refreshed for half an hour are of nobody who lives, and are removed first.
+        """
+        self._call("unlock")
+        self._call("forget", f"--retry-lock={_LOCK_WAIT}", *snapshots)
+
+    def check(self, percent: int) -> None:
+        """Check the repository's structure, and so much of what it holds by checksums. Raises `ResticError`."""
+        read = [f"--read-data-subset={percent}%"] if percent else []
+        self._call("check", f"--retry-lock={_LOCK_WAIT}", *read)
+
+    def prune(self) -> None:
+        """Give back the space that no snapshot needs. Raises `ResticError`."""
+        self._call("prune", f"--retry-lock={_LOCK_WAIT}")
+
     def restore(self, snapshot: str, folder: str, target: str) -> None:
         """Bring what is below `folder` in a snapshot to the folder `target`. Raises `ResticError`.
 
@@ -146,12 +167,11 @@ class Restic:
     def _read(self, process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
         """What is said in JSON, progress told and left out."""
         for line in process.stdout or ():
-            item = _parsed(line)
-            if item and item.get("message_type") == "status":
-                if progress := progress_in(item):
+            for item in _parsed(line):
+                if item.get("message_type") != "status":
+                    yield item
+                elif progress := progress_in(item):
                     self._tell(progress)
-            elif item:
-                yield item
 
 
 def _end(process: subprocess.Popen[str], late: threading.Event) -> None:
@@ -163,12 +183,13 @@ def _end(process: subprocess.Popen[str], late: threading.Event) -> None:
         process.kill()
 
 
-def _parsed(line: str) -> dict[str, Any] | None:
+def _parsed(line: str) -> list[dict[str, Any]]:
+    """The objects of a line of JSON: it is one, or a list of them, or something else."""
     try:
         found = json.loads(line)
     except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
+        return []
+    return [item for item in (found if isinstance(found, list) else [found]) if isinstance(item, dict)]
 
 
 def progress_in(item: Mapping[str, Any]) -> Progress | None:
@@ -184,9 +205,8 @@ def progress_in(item: Mapping[str, Any]) -> Progress | None:
 
 def explained(code: int, said: str) -> str:
     """An exit code in words, with restic's own: by `exit_error` if it says so in JSON, else its last lines."""
-    for line in said.splitlines():
-        item = _parsed(line)
-        if item and item.get("message_type") == "exit_error":
+    for item in (item for line in said.splitlines() for item in _parsed(line)):
+        if item.get("message_type") == "exit_error":
             said = str(item.get("message") or "")
     meaning = _MEANINGS.get(code, f"restic ended with {code}")
     return f"{meaning}{_because(said.splitlines())}"

@@ -1,4 +1,4 @@
-"""One copy: what the engine's tool has left in a folder goes into the repository. Progress goes to standard output."""
+"""What Jobs do with a repository: store a copy, find one, fetch one, and tidy up. Progress goes to standard output."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
@@ -22,9 +22,21 @@ from cos_controllers.backups.order import (
     S3_KEYS,
     WORK_DIR,
     Fetch,
+    Find,
     Order,
+    Tidy,
 )
-from cos_controllers.backups.report import LIMIT, Facts, Progress, Report, fingerprint
+from cos_controllers.backups.report import (
+    LIMIT,
+    MOST_FOUND,
+    Facts,
+    FoundCopies,
+    FoundCopy,
+    Progress,
+    Report,
+    Tidied,
+    fingerprint,
+)
 from cos_operator.backup.restic import Restic, ResticError
 
 #: What Kubernetes shows of a container that has ended.
@@ -60,6 +72,61 @@ def fetch(order: Fetch, root: Path = Path("/"), report: Path = TERMINATION_LOG) 
     return _reported(work, report)
 
 
+def tidy(order: Tidy, root: Path = Path("/"), report: Path = TERMINATION_LOG) -> int:
+    """Take copies out of a repository, check it and give space back; 0 or 1. SIGTERM ends it early."""
+
+    def work() -> str:
+        restic = Restic(environment(order.repository, order.region, root), order.limit)
+        if order.remove:
+            restic.forget(order.remove)
+        if order.maintain:
+            # Of one that is damaged nothing more is taken away.
+            restic.check(order.read_percent)
+            restic.prune()
+        return Tidied(checked=order.maintain).model_dump_json()
+
+    return _reported(work, report)
+
+
+def find(order: Find, root: Path = Path("/"), report: Path = TERMINATION_LOG) -> int:
+    """Say which copies a repository has; 0 or 1. SIGTERM ends it early."""
+
+    def work() -> str:
+        restic = Restic(environment(order.repository, order.region, root), order.limit)
+        return found_in(restic.snapshots(), order).model_dump_json()
+
+    return _reported(work, report)
+
+
+def found_in(snapshots: Iterable[Mapping[str, Any]], order: Find) -> FoundCopies:
+    """The newest copies that an order asks for, among snapshots as restic lists them. Raises `CopyError` without any.
+
+    Snapshots that somebody else has made, without the tags of a copy, are none.
+    """
+    known = [copy for snapshot in snapshots if (copy := _found(snapshot))]
+    asked = [copy for copy in known if order.backup in {"", copy.backup}]
+    wanted = [copy for copy in asked if order.before is None or copy.facts.moment <= order.before]
+    if not wanted:
+        raise CopyError(f"the repository has {len(known)} copies of it, and none that is asked for")
+    wanted.sort(key=lambda copy: copy.facts.moment, reverse=True)
+    return FoundCopies(copies=tuple(wanted[:MOST_FOUND]))
+
+
+def _found(snapshot: Mapping[str, Any]) -> FoundCopy | None:
+    tags = dict(tag.partition("=")[::2] for tag in snapshot.get("tags") or ())
+    try:
+        facts = Facts.model_validate({name: tags[name] for name in Facts.model_fields if name in tags})
+        return FoundCopy(
+            snapshot=snapshot["id"],
+            backup=tags["backup"],
+            lineage=tags["lineage"],
+            facts=facts,
+            key=tags["key"],
+        )
+    except (KeyError, ValidationError):
+        return None
+
+
 def _reported(work: Callable[[], str], report: Path) -> int:
     """Do it and write what it says, or why it could not be done; 0 or 1."""
     signal.signal(signal.SIGTERM, _stopped)
@@ -93,7 +160,10 @@ def copy(order: Order, root: Path) -> Report:
     restic = Restic(environment(order.repository, order.region, root), order.limit, tell=_tell)
     restic.open()
     host = f"{order.namespace}/{order.stack}/{order.component}"
-    stored = restic.backup(str(data), host, [f"backup={order.backup}", f"engine={order.engine}"])
+    # The tags say what the manifest says: a list of snapshots is all that is needed to choose one.
+    tags = {"backup": order.backup, "engine": order.engine, "lineage": order.lineage, "key": found}
+    tags |= {name: str(value) for name, value in facts.model_dump().items()}
+    stored = restic.backup(str(data), host, [f"{name}={value}" for name, value in tags.items()])
     return Report(facts=facts, snapshot=stored.snapshot, stored=stored.added, key=found)
 
 

@@ -246,7 +246,24 @@ def backup(
 def restore(
     name: Name = "",
     *,
-    backup: Annotated[str, typer.Option(metavar="NAME", help="StackBackup to restore.")],
+    backup: Annotated[str, typer.Option(metavar="NAME", help="StackBackup to restore.")] = "",
+    latest: Annotated[
+        bool,
+        typer.Option("--latest", help="Restore the newest copies of a repository, whoever knows of them."),
+    ] = False,
+    before: Annotated[
+        str, typer.Option(metavar="TIME", help="Likewise, of no later moment: 2026-11-27T14:00:00Z.")
+    ] = "",
+    repository: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Where to look for copies; default: the stack's first repository."),
+    ] = "",
+    origin: Annotated[
+        str,
+        typer.Option(
+            "--from", metavar="NAMESPACE/STACK", help="Whose copies to look for; default: the stack's own."
+        ),
+    ] = "",
     component: Annotated[
         list[str] | None,
         typer.Option(
@@ -271,7 +288,10 @@ def restore(
     from cos_operator.cli.session import Target  # noqa: PLC0415 - likewise
 
     target = Target(kubeconfig, context, namespace, name)
-    wish = restoring.Wish(backup, component or (), set_aside=set_aside)
+    source = (
+        restoring.Source(repository, origin, before) if latest or before or repository or origin else None
+    )
+    wish = restoring.Wish(backup, component or (), set_aside=set_aside, source=source)
     _run(restoring.restore(target, wish, timeout=timeout, as_json=output is Format.JSON))
 
 

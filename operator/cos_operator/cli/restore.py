@@ -6,12 +6,29 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cos_operator.cli import Manifest, output
-from cos_operator.cli.errors import one_line
+from cos_operator.cli.errors import CliError, one_line
 from cos_operator.cli.following import Operation, carry_out
 from cos_operator.cli.output import BAD, GOOD, Line, Span, line
 from cos_operator.cli.session import Target
 
 _STYLES = {"Succeeded": GOOD, "Failed": BAD}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where copies are looked for: `origin` is ``namespace/stack``, "" for the stack's own; see `RestoreSource`."""
+
+    repository: str = ""
+    origin: str = ""
+    before: str = ""
+
+    def spec(self, backup: str) -> Manifest:
+        """The source of a restore. Raises `CliError`."""
+        namespace, slash, stack = self.origin.partition("/")
+        if self.origin and not (namespace and slash and stack):
+            raise CliError(f"--from {self.origin} is not NAMESPACE/STACK, for example shop/cos")
+        found = {"repository": self.repository, "namespace": namespace, "stack": stack, "backup": backup}
+        return {name: value for name, value in {**found, "before": self.before}.items() if value}
 
 
 @dataclass(frozen=True)
@@ -21,12 +38,18 @@ class Wish:
     backup: str
     components: Sequence[str] = ()
     set_aside: bool = False
+    source: Source | None = None
 
     def spec(self, stack: str) -> Manifest:
-        """The spec of the restore."""
+        """The spec of the restore. Raises `CliError`."""
+        if not self.backup and self.source is None:
+            raise CliError(
+                "say what is to be restored: --backup NAME, or --latest for the newest in a repository"
+            )
+        what = {"source": self.source.spec(self.backup)} if self.source else {"backup": self.backup}
         return {
             "stackRef": {"name": stack},
-            "backup": self.backup,
+            **what,
             "components": list(self.components),
             "existingData": "SetAside" if self.set_aside else "Refuse",
         }

@@ -38,10 +38,10 @@ SPEC: Manifest = {
 SECRETS = {"cos-backup-key": {"key": 40}, "s3": {"AWS_ACCESS_KEY_ID": 8, "AWS_SECRET_ACCESS_KEY": 16}}
 
 
-def report(**changes: Any) -> str:
+def report(at: datetime = START + timedelta(seconds=60), **changes: Any) -> str:
     facts = {
         "entries": 3,
-        "moment": int(START.timestamp()) + 60,
+        "moment": int(at.timestamp()),
         "version": "8.0.2",
         "bytes": 1000,
         "sha256": "a" * 64,
@@ -92,6 +92,7 @@ class World:
     jobs: dict[str, Manifest] = field(default_factory=dict)
     pods: dict[str, Manifest] = field(default_factory=dict)
     progress: dict[str, Progress] = field(default_factory=dict)
+    made: frozenset[str] = frozenset()
     uids: int = 0
 
     def __post_init__(self) -> None:
@@ -123,7 +124,7 @@ class World:
             "apiVersion": "cos.dev/v1alpha1",
             "kind": "StackRestore",
             "metadata": metadata | {"creationTimestamp": timestamp(self.now)},
-            "spec": {"stackRef": {"name": "cos"}, "backup": "b", **spec},
+            "spec": {"stackRef": {"name": "cos"}, **({} if "source" in spec else {"backup": "b"}), **spec},
         }
 
     def restored(self, name: str = "r") -> StackRestoreStatus:
@@ -196,6 +197,7 @@ class World:
             secrets=self.secrets,
             progress=self.progress,
             problems=self.problems,
+            made=self.made,
             image=self.image,
         )
 
@@ -207,6 +209,8 @@ class World:
             *((self._write, item) for item in plan.statuses.items()),
             *((self._write_restore, item) for item in plan.restored.items()),
             *((self._delete, item) for item in plan.jobs),
+            *((self._forget, item) for item in plan.backups),
+            *((self._create, item) for item in plan.create),
             *((self._apply, item) for item in plan.claims),
             *((self._begin, item) for item in plan.begin),
         ]
@@ -223,6 +227,16 @@ class World:
         name, status = item
         dumped = status.model_dump(by_alias=True, exclude_none=True, mode="json")
         self.restores[name] = self.restores[name] | {"status": dumped}
+
+    def _forget(self, item: Any) -> None:
+        assert self.backups.pop(item.name)["metadata"]["uid"] == item.uid
+
+    def _create(self, item: Manifest) -> None:
+        name = item["metadata"]["name"]
+        assert name not in self.backups, "two backups of one name"
+        made = {"uid": self.uid(), "generation": 1, "creationTimestamp": timestamp(self.now)}
+        self.backups[name] = item | {"metadata": item["metadata"] | made}
+        self.made |= {name}
 
     def _apply(self, item: Any) -> None:
         claim = item.volume
@@ -251,9 +265,12 @@ class World:
             "terminated": {"exitCode": code, "message": text, "reason": "Error" if code else "Completed"}
         }
         template = self.jobs[name]["spec"]["template"]["spec"]
-        is_init = container in {item["name"] for item in template["initContainers"]}
+        is_init = container in {item["name"] for item in template.get("initContainers", ())}
         kind = "initContainerStatuses" if is_init else "containerStatuses"
-        self.pods[name]["status"] = {kind: [{"name": container, "state": state}]}
+        status = self.pods[name].setdefault("status", {})
+        status.setdefault(kind, []).append({"name": container, "state": state})
+        if not code and container != template["containers"][0]["name"]:
+            return
         condition = {
             "type": "Failed" if code else "Complete",
             "status": "True",

@@ -8,7 +8,8 @@ import pytest
 from backup_world import LINEAGE, PLACE, S3, SPEC, START, World, claim_named, report
 
 from cos_controllers.api.backup import BackupPhase
-from cos_controllers.backups.order import ORDER, Order
+from cos_controllers.backups.job import told
+from cos_controllers.backups.order import Order
 from cos_controllers.backups.report import Progress
 from cos_controllers.conditions import timestamp
 from cos_controllers.jobs import NO_IMAGE
@@ -16,8 +17,9 @@ from cos_controllers.k8s import Manifest
 
 
 def order_in(job: Manifest) -> Order:
-    (store,) = job["spec"]["template"]["spec"]["containers"]
-    return Order.model_validate_json(next(e["value"] for e in store["env"] if e["name"] == ORDER))
+    order = told(job, Order)
+    assert order
+    return order
 
 
 def begun(**spec: Any) -> World:
@@ -46,7 +48,7 @@ def test_a_backup_copies_what_can_be_copied_and_says_what_it_found() -> None:
     assert (status.phase, status.message) == (BackupPhase.SUCCEEDED, "1 component copied")
     assert (status.repository, status.stack_revision, status.skew_seconds) == ("main", 7, 0)
     assert (row.snapshot, row.bytes, row.stored_bytes, row.entries) == ("5f0c9d2e", 1000, 400, 3)
-    assert (row.lineage, row.path, row.place) == (LINEAGE, f"cos/cos/redis/{LINEAGE}", PLACE)
+    assert (row.lineage, row.path, row.place) == (LINEAGE, "cos/cos/redis", PLACE)
     assert row.point_in_time == timestamp(START.replace(minute=1))
     assert (row.percent, row.remaining_seconds) == (None, None)
     assert status.conditions[0].reason == "Succeeded"
@@ -104,7 +106,7 @@ def test_the_job_reads_as_the_engine_and_stores_as_the_operator() -> None:
     (dump,), (store,) = pod["initContainers"], pod["containers"]
     assert (dump["image"], store["image"]) == ("redis:8.0.2", "cos-operator:1")
     order = order_in(job)
-    assert order.repository == f"s3:{S3['endpoint']}/backups/cos/prod/cos/cos/redis/{LINEAGE}"
+    assert order.repository == f"s3:{S3['endpoint']}/backups/cos/prod/cos/cos/redis"
     assert (order.region, order.limit) == ("us-east-1", 3600)
     # The engine's container has the login alone, the operator's the key and the bucket's credentials alone.
     mounted = [{item["name"] for item in container["volumeMounts"]} for container in (dump, store)]
@@ -118,7 +120,7 @@ def test_a_repository_of_volumes_is_mounted() -> None:
     pod = world.jobs["cos-redis-backup"]["spec"]["template"]["spec"]
     claims = [v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if "persistentVolumeClaim" in v]
     assert claims == ["cos-redis-backup-main"]
-    assert order_in(world.jobs["cos-redis-backup"]).repository == f"/repository/cos/cos/redis/{LINEAGE}"
+    assert order_in(world.jobs["cos-redis-backup"]).repository == "/repository/cos/cos/redis"
 
 
 @pytest.mark.parametrize(

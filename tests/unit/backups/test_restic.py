@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cos_controllers.backups.order import Fetch, Order
-from cos_controllers.backups.report import Progress, Report, fingerprint, last_progress
+from cos_controllers.backups.order import Fetch, Find, Order, Tidy
+from cos_controllers.backups.report import FoundCopies, Progress, Report, fingerprint, last_progress
 from cos_operator.backup import runner
 from cos_operator.backup.restic import NO_REPOSITORY, Restic, ResticError, explained
 
@@ -264,3 +264,37 @@ def test_credentials_that_are_not_there_are_named(root: Path) -> None:
     program(root)
     assert runner.run(order(region="eu-1"), root, root / "report") == 1
     assert "AWS_ACCESS_KEY_ID cannot be read" in (root / "report").read_text()
+
+
+def test_copies_are_taken_out_and_what_is_left_is_checked_before_space_is_given_back(root: Path) -> None:
+    program(root)
+    wanted = Tidy(repository="/r", limit=20, remove=("aa", "bb"), maintain=True, read_percent=5)
+    assert runner.tidy(wanted, root, root / "report") == 0
+    wait = "--retry-lock=2m"
+    assert calls(root) == [
+        "unlock",
+        f"forget {wait} aa bb",
+        f"check {wait} --read-data-subset=5%",
+        f"prune {wait}",
+    ]
+    assert (root / "report").read_text() == '{"checked":true}'
+
+
+def test_of_a_repository_that_is_not_whole_nothing_more_is_taken_away(root: Path) -> None:
+    program(root, check="echo 'Fatal: repository contains errors' >&2; exit 1")
+    assert runner.tidy(Tidy(repository="/r", limit=20, maintain=True), root, root / "report") == 1
+    assert [call.split()[0] for call in calls(root)] == ["check"]
+    assert "repository contains errors" in (root / "report").read_text()
+
+
+def test_the_tags_of_a_snapshot_say_what_its_manifest_says(root: Path) -> None:
+    program(root, backup=said(SUMMARY))
+    assert runner.run(order(), root, root / "report") == 0
+    call = next(item for item in calls(root) if item.startswith("backup"))
+    tags = [word.removeprefix("--tag=") for word in call.split() if word.startswith("--tag=")]
+    listed = [{"id": "0" * 64, "tags": tags}]
+    program(root, snapshots=said(listed))
+    assert runner.find(Find(repository="/r", limit=20), root, root / "report") == 0
+    (found,) = FoundCopies.model_validate_json((root / "report").read_text()).copies
+    assert (found.backup, found.lineage, found.facts.model_dump()) == ("b", "u", FACTS)
+    assert found.key == fingerprint("0123456789abcdef")

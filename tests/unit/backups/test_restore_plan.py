@@ -9,8 +9,8 @@ import pytest
 from backup_world import START, World, claim_named, report
 
 from cos_controllers.api.restore import RestorePhase
-from cos_controllers.backups.job import LOAD
-from cos_controllers.backups.order import FETCH, Fetch
+from cos_controllers.backups.job import LOAD, told
+from cos_controllers.backups.order import Fetch
 from cos_controllers.conditions import timestamp
 from cos_controllers.names import ANNOTATION_CANDIDATE, ANNOTATION_DATA_VERSION
 
@@ -69,7 +69,8 @@ def test_the_job_fetches_as_the_operator_and_loads_as_the_engine() -> None:
     pod = world.jobs["cos-redis-backup"]["spec"]["template"]["spec"]
     (fetch,), (load,) = pod["initContainers"], pod["containers"]
     assert (fetch["image"], load["image"]) == ("cos-operator:1", "redis:8.0.2")
-    order = Fetch.model_validate_json(next(e["value"] for e in fetch["env"] if e["name"] == FETCH))
+    order = told(world.jobs["cos-redis-backup"], Fetch)
+    assert order
     copy = world.row("b")
     assert (order.snapshot, order.sha256, order.limit) == (copy.snapshot, copy.sha256, 120)
     assert order.repository == f"/repository/{copy.path}"

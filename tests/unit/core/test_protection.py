@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -275,3 +276,46 @@ def test_readiness_does_not_wait_for_backups_and_a_person_hears_of_them() -> Non
     fresh = World(SPEC)
     told = [notice.reason for notice in turned(fresh.stack, world.decide().status)]
     assert "NotBackedUp" in told
+
+
+def scheduled(world: World) -> None:
+    nightly = {"name": "nightly", "schedule": "0 * * * *", "keep": {"last": 3}}
+    world.spec = SPEC | {"backup": BACKUP | {"schedules": [nightly]}}
+    world.generation += 1
+    world.converge()
+
+
+def of_schedule(backup: StackBackup, phase: str = "Succeeded") -> StackBackup:
+    raw = backup.model_dump(by_alias=True, mode="json", exclude_none=True)
+    raw["metadata"]["labels"] = {"cos.dev/backup-schedule": "nightly"}
+    raw["status"]["phase"] = phase
+    return StackBackup.model_validate(raw)
+
+
+def test_copies_that_do_not_come_in_time_are_late() -> None:
+    world = protected()
+    scheduled(world)
+    escrow(world)
+    world.backups = [of_schedule(copied(world))]
+    assert verdict(world)[1] == "BackedUp"
+    # The second one after it was due two hours after it, and had three to succeed.
+    world.now += timedelta(hours=5)
+    assert verdict(world)[1] == "BackupLate"
+    assert "schedule nightly: no backup of it has succeeded since 2026-01-01T00:00:00Z" in verdict(world)[2]
+
+
+def test_a_copy_that_is_kept_no_longer_counts_no_more() -> None:
+    world = protected()
+    escrow(world)
+    world.backups = [of_schedule(copied(world), "Expired")]
+    assert verdict(world)[1] == "NotBackedUp"
+
+
+def test_a_repository_that_is_not_whole_is_told_until_it_is() -> None:
+    world = protected()
+    escrow(world)
+    world.backups = [copied(world, snapshot="id", maintenanceFailure="repository contains errors")]
+    assert verdict(world)[:2] == ("False", "RepositoryUnsound")
+    assert "redis: its copies could not be looked after: repository contains errors" in verdict(world)[2]
+    world.backups = [*world.backups, copied(world, minute=5, snapshot="id2")]
+    assert verdict(world)[1] == "BackedUp"

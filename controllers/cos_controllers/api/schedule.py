@@ -1,0 +1,129 @@
+"""`spec.backup.schedules` and `spec.backup.maintenance`: what is done by itself and when, and how much is kept."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, ClassVar
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim, CronSimError
+from pydantic import Field
+
+from cos_controllers.api.common import ComponentName
+from cos_controllers.api.model import ApiModel, Rule
+
+#: What the names of backups that a schedule makes end in: a moment in UTC, to the minute.
+SLOT_FORMAT = "%Y%m%d%H%M"
+
+#: Five fields of what cron has in them. Which numbers may stand where the operator knows.
+_CRON = "^[0-9A-Za-z*/,#-]+( [0-9A-Za-z*/,#-]+){4}$"
+
+
+def is_cron(text: str) -> bool:
+    """Whether it is a cron expression of five fields, and its time ever comes."""
+    if re.fullmatch(_CRON, text) is None:
+        return False
+    try:
+        next(CronSim(text, datetime(2000, 1, 1, tzinfo=UTC)))
+    except (CronSimError, StopIteration):
+        return False
+    return True
+
+
+def is_time_zone(name: str) -> bool:
+    """Whether it is a name of the time zone database."""
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        return False
+    return True
+
+
+class Times(ApiModel):
+    """Moments by the clock of a time zone."""
+
+    schedule: Annotated[str, Field(min_length=9, max_length=100)]
+    """Cron expression of five fields: minute, hour, day of the month, month, day of the week; for example 0 3 * * *.
+    Where the clock is put forward or back, as cron of Debian does it: what is at one time of the day is done once."""
+    time_zone: Annotated[str, Field(min_length=1, max_length=64)] = "UTC"
+    """Time zone of the expression, for example Europe/Berlin."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel=f"self.schedule.matches('{_CRON}')",
+            message="schedule must be a cron expression of five fields whose time comes, for example 0 3 * * *",
+            holds=lambda self: is_cron(self.schedule),
+            field_path=".schedule",
+        ),
+        Rule(
+            # CEL knows the time zones too, and fails on what is none.
+            cel="!has(self.timeZone) || timestamp('2000-01-01T00:00:00Z').getHours(self.timeZone) >= 0",
+            message="timeZone must be a name of the time zone database, for example Europe/Berlin",
+            holds=lambda self: is_time_zone(self.time_zone),
+            field_path=".timeZone",
+        ),
+    )
+
+
+class Keep(ApiModel):
+    """Which backups of a schedule are kept: the union of what each number asks for.
+
+    The newest good copy of a component always is.
+    """
+
+    last: Annotated[int, Field(ge=0, le=1000)] = 0
+    """The newest so many."""
+    daily: Annotated[int, Field(ge=0, le=1000)] = 0
+    """The last one of each of the newest so many days that have one."""
+    weekly: Annotated[int, Field(ge=0, le=1000)] = 0
+    """The last one of each of the newest so many weeks (from Monday) that have one."""
+    monthly: Annotated[int, Field(ge=0, le=1000)] = 0
+    """The last one of each of the newest so many months that have one."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="self.last + self.daily + self.weekly + self.monthly > 0",
+            message="keep needs a number: write for example last: 7",
+            holds=lambda self: self.last + self.daily + self.weekly + self.monthly > 0,
+        ),
+    )
+
+
+class Schedule(Times):
+    """Backups that are made by themselves."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,14}[a-z0-9])?$", max_length=16)]
+    """Name of the schedule; its backups are called after it and after their time."""
+    keep: Keep
+    """Which of its backups are kept. What is kept no longer is removed with the next backup."""
+    repository: Annotated[str, Field(max_length=20)] = ""
+    """Repository of `repositories`; the first when empty."""
+    components: Annotated[
+        list[ComponentName], Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "set"})
+    ] = []
+    """Components to back up, for example redis; all that can be when empty."""
+    jitter_seconds: Annotated[int, Field(ge=0, le=3600)] = 0
+    """Each stack begins later than the schedule says by up to so many seconds, always the same for one stack."""
+    starting_deadline_seconds: Annotated[int, Field(ge=60, le=86400)] = 3600
+    """Seconds within which a backup must have begun, from its time on. One whose time passed while no operator ran, or
+    while the one before it was not done, is made up for within them; earlier ones are not."""
+    active_deadline_seconds: Annotated[int, Field(ge=60, le=604800)] = 3600
+    """Seconds that each half of a copy may take: reading the data from the engine, and storing it."""
+    suspend: bool = False
+    """Make none for now. Nothing is removed either."""
+
+
+class Maintenance(Times):
+    """When repositories are looked after: with the first copy of each component after each of these times.
+
+    Space of copies that are kept no longer is given back, and the repository is checked.
+    """
+
+    schedule: Annotated[str, Field(min_length=9, max_length=100)] = "0 4 * * 0"
+    """Cron expression as in `schedules`."""
+    read_percent: Annotated[int, Field(ge=0, le=100)] = 5
+    """How much of what is stored is read and compared with its checksum each time, chosen anew, in percent. Structure
+    and index are checked in any case."""
+    active_deadline_seconds: Annotated[int, Field(ge=60, le=604800)] = 3600
+    """Seconds that it may take for each component."""

@@ -1,0 +1,169 @@
+"""Which backups of a stack's schedules are kept, and what is to be removed from its repositories."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+from cos_controllers.api.backup import BackupPhase, CopyStatus, StackBackup
+from cos_controllers.api.restore import StackRestore
+from cos_controllers.api.schedule import Schedule
+from cos_controllers.api.stack import CosStack
+from cos_controllers.backups.schedules import made_by, schedules_of
+from cos_controllers.backups.seen import Seen, age, is_over
+from cos_controllers.cron import latest
+
+#: Failed backups of a schedule that are kept, as Kubernetes keeps failed Jobs: for a person to read.
+_FAILED_KEPT = 3
+#: Copies that are removed at once. There is one copy for one that was made, in the long run.
+MOST_REMOVED = 20
+
+
+class Upkeep(NamedTuple):
+    """What is done to a component's part of a repository once a copy is stored.
+
+    `remove`: snapshots. `maintain`: space is given back, and the repository checked.
+    """
+
+    remove: tuple[str, ...] = ()
+    maintain: bool = False
+
+
+def expired(
+    stack: CosStack, backups: Sequence[StackBackup], restores: Sequence[StackRestore]
+) -> list[StackBackup]:
+    """The backups that their schedule keeps no longer.
+
+    Never one that a restore needs that has not ended, nor the newest good copy of any component.
+    """
+    needed = {item.spec.backup for item in restores if not is_over(item)} | _newest(backups)
+    found = []
+    for schedule in schedules_of(stack):
+        if schedule.suspend:
+            continue
+        own = sorted(made_by(schedule, backups), key=age, reverse=True)
+        kept = _kept(schedule, [item for item in own if item.status.phase is BackupPhase.SUCCEEDED])
+        failed = [item for item in own if item.status.phase is BackupPhase.FAILED]
+        kept |= {item.metadata.name for item in failed[:_FAILED_KEPT]}
+        ended = (BackupPhase.SUCCEEDED, BackupPhase.FAILED)
+        found += [
+            item for item in own if item.status.phase in ended and item.metadata.name not in kept | needed
+        ]
+    return found
+
+
+def is_removed(backup: StackBackup) -> bool:
+    """Whether nothing of an expired backup is in a repository any more."""
+    return backup.status.phase is BackupPhase.EXPIRED and not any(_remains(backup))
+
+
+def upkeep(
+    stack: CosStack,
+    component: str,
+    place: str,
+    path: str,
+    seen: Seen,
+    now: datetime,
+) -> Upkeep:
+    """What is due in a component's part of a repository."""
+    there = [
+        (backup, row)
+        for backup in sorted(seen.backups, key=age)
+        for row in backup.status.components
+        if row.name == component and row.place == place and row.path == path
+    ]
+    held = {
+        row.source.snapshot
+        for restore in seen.restores
+        if not is_over(restore)
+        for row in restore.status.components
+        if row.source
+    }
+    old = [
+        row.snapshot
+        for backup, row in there
+        if backup.status.phase is BackupPhase.EXPIRED
+        and row.phase is BackupPhase.SUCCEEDED
+        and row.snapshot not in held
+    ]
+    return Upkeep(tuple(old[:MOST_REMOVED]), _is_maintenance_due(stack, [row for _, row in there], now))
+
+
+def last_maintained(copy: CopyStatus, seen: Seen) -> str | None:
+    """When the part of a repository that a copy is in was last looked after (RFC 3339), as far as its copies say."""
+    found = (
+        row.maintained
+        for backup in seen.backups
+        for row in backup.status.components
+        if (row.name, row.place, row.path) == (copy.name, copy.place, copy.path)
+    )
+    return max(filter(None, found), default=None)
+
+
+def without(backup: StackBackup, removed: Mapping[str, Sequence[str]]) -> StackBackup:
+    """An expired backup, once these snapshots, by component, are in the repository no longer."""
+    rows = [
+        row.model_copy(update={"phase": BackupPhase.EXPIRED})
+        if row.phase is BackupPhase.SUCCEEDED and row.snapshot in removed.get(row.name, ())
+        else row
+        for row in backup.status.components
+    ]
+    return backup.model_copy(update={"status": backup.status.model_copy(update={"components": rows})})
+
+
+def _remains(backup: StackBackup) -> Iterator[CopyStatus]:
+    return (row for row in backup.status.components if row.phase is BackupPhase.SUCCEEDED)
+
+
+def _newest(backups: Sequence[StackBackup]) -> set[str]:
+    """Names of the backups that hold the newest good copy of some component."""
+    newest: dict[str, tuple[str, str]] = {}
+    for backup in backups:
+        if backup.status.phase is not BackupPhase.EXPIRED:
+            for row in _remains(backup):
+                found = (row.point_in_time or "", backup.metadata.name)
+                newest[row.name] = max(newest.get(row.name, found), found)
+    return {name for _, name in newest.values()}
+
+
+def _kept(schedule: Schedule, backups: Sequence[StackBackup]) -> set[str]:
+    """Names of those to keep, of good ones, the newest first.
+
+    As restic does it: of the newest so many periods that have one, the last one of each.
+    """
+    zone, keep = ZoneInfo(schedule.time_zone), schedule.keep
+    names = [backup.metadata.name for backup in backups]
+    moments = [
+        datetime.fromisoformat(backup.metadata.creation_timestamp).astimezone(zone) for backup in backups
+    ]
+    days = [moment.date() for moment in moments]
+    weeks = [day.isocalendar()[:2] for day in days]
+    months = [(day.year, day.month) for day in days]
+    kept: set[str] = set()
+    periods: tuple[tuple[int, Sequence[object]], ...] = (
+        (keep.last, names),
+        (keep.daily, days),
+        (keep.weekly, weeks),
+        (keep.monthly, months),
+    )
+    for count, of in periods:
+        last: dict[object, str] = {}
+        for period, name in zip(of, names, strict=True):
+            last.setdefault(period, name)
+        kept |= set(list(last.values())[:count])
+    return kept
+
+
+def _is_maintenance_due(stack: CosStack, rows: Sequence[CopyStatus], now: datetime) -> bool:
+    """Whether its time has come since it was done last, or since the first copy."""
+    if stack.spec.backup is None:
+        return False
+    slot = latest(stack.spec.backup.maintenance, now)
+    done = [row.maintained for row in rows if row.maintained]
+    copied = [
+        row.completion_time for row in rows if row.phase is BackupPhase.SUCCEEDED and row.completion_time
+    ]
+    since = max(done, default=None) or min(copied, default=None)
+    return slot is not None and since is not None and slot > datetime.fromisoformat(since)
