@@ -53,7 +53,9 @@ from cos_controllers.names import (
     backup_labels,
     backup_secret,
     child_name,
+    selector_labels,
 )
+from cos_controllers.pods import claim_of
 from cos_controllers.resolve import BACKUP_KEY
 
 M = TypeVar("M", bound=BaseModel)
@@ -114,7 +116,11 @@ def job_of_copy(
                 *(dump.container.env or ()),
                 *env(DATA=DATA_DIR, FACTS=FACTS_FILE, LOGIN=_LOGIN_DIR),
             ],
-            "volume_mounts": [*_SHARED, mount("login", _LOGIN_DIR)],
+            "volume_mounts": [
+                *_SHARED,
+                mount("login", _LOGIN_DIR),
+                *([mount("source", dump.source)] if dump.source else []),
+            ],
         }
     )
     volumes, mounts = _of_repository(stack, repository, instance)
@@ -137,10 +143,16 @@ def job_of_copy(
             limit=2 * order.limit + (tidy.limit if tidy else 0),
             containers=(steps[-1],),
             init_containers=(engine, *steps[:-1]),
-            volumes=(*_scratches(dump.size), V1Volume(name="login", secret=login), *volumes),
+            volumes=(
+                *_scratches(dump.size),
+                V1Volume(name="login", secret=login),
+                *(_source(template) if dump.source else ()),
+                *volumes,
+            ),
         ),
     )
-    return _placed(job, template)
+    placed = _placed(job, template)
+    return _beside(placed, stack, order) if dump.source else placed
 
 
 def job_of_restore(
@@ -169,7 +181,7 @@ def job_of_restore(
         limit=limit,
     )
     fetch = _of_operator(FETCHER, "restore", image, stack, order, mounts)
-    container = dumper.load(spec, copy.entries or 0, copy.sha256, limit)
+    container = dumper.load(instance, spec, copy.entries or 0, copy.sha256, limit)
     load = _of_engine(container, stack, template).model_copy(
         update={
             "env": [*(container.env or ()), *env(DATA=DATA_DIR, TARGET=TARGET_DIR)],
@@ -259,13 +271,33 @@ def _placed(job: Manifest, template: Manifest) -> Manifest:
     return job | {"spec": job["spec"] | {"template": placed}}
 
 
+def _beside(job: Manifest, stack: CosStack, order: Order) -> Manifest:
+    """A Job whose pod runs where the engine's does, whatever else that one is to be near to or far from.
+
+    Its volume may be one that a single node mounts.
+    """
+    labels = selector_labels(stack.metadata.name, order.component, order.engine)
+    near = {"labelSelector": {"matchLabels": labels}, "topologyKey": "kubernetes.io/hostname"}
+    pod = job["spec"]["template"]
+    affinity = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [near]}}
+    placed = pod | {"spec": pod["spec"] | {"affinity": affinity}}
+    return job | {"spec": job["spec"] | {"template": placed}}
+
+
+def _source(template: Manifest) -> tuple[V1Volume]:
+    """The data volume of the engine's pod, which nobody here writes to."""
+    claim = V1PersistentVolumeClaimVolumeSource(claim_name=claim_of(template) or "", read_only=True)
+    return (V1Volume(name="source", persistent_volume_claim=claim),)
+
+
 def _of_engine(container: V1Container, stack: CosStack, template: Manifest) -> V1Container:
     return container.model_copy(
         update={
             "image": template["spec"]["containers"][0]["image"],
             "image_pull_policy": stack.spec.images.pull_policy.value,
-            # Its tools need what the engine may: they hold its values, or run the engine itself.
-            "resources": V1ResourceRequirements(**template["spec"]["containers"][0].get("resources") or {}),
+            # Its tools need what the engine may, if they hold its values or run the engine itself.
+            "resources": container.resources
+            or V1ResourceRequirements(**template["spec"]["containers"][0].get("resources") or {}),
         }
     )
 

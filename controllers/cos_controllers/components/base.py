@@ -111,11 +111,14 @@ class Dump:
 
     `container`: of the engine's own image, so of its version. It writes the data into the folder `$DATA`, and what
     there is to know of it to the file `$FACTS` (see `backups.report.Facts`); it logs in as `Accounts.backup` by the
-    files `username` and `password` in `$LOGIN`. `size`: what the data may take, a quantity.
+    files `username` and `password` in `$LOGIN`. `size`: what the data may take, a quantity. `source`: the folder in
+    which it finds the data volume, read-only, for which it must run on the node of the engine's pod; "" if it does
+    without. The container has the engine's own resources unless it says which.
     """
 
     container: V1Container
     size: str
+    source: str = ""
 
 
 class Engine(Protocol):
@@ -177,8 +180,8 @@ class Dumper(Protocol):
         `limit`: seconds within which the container ends by itself.
         """
 
-    def load(self, spec: EngineSpec, entries: int, sha256: str, limit: int) -> V1Container:
-        """How a copy comes onto an empty volume: a container of the engine's image, named `load`.
+    def load(self, name: str, spec: EngineSpec, entries: int, sha256: str, limit: int) -> V1Container:
+        """How a copy comes onto an empty volume of the instance `name`: a container of its image, named `load`.
 
         It finds the copy in the folder `$DATA`, compares it with what is known of it, brings it to the folder `$TARGET`
         in the form in which the engine keeps its data, starts the engine on it without a network, and writes what that

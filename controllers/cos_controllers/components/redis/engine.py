@@ -145,7 +145,7 @@ class Redis:
         )
         return Dump(container, f"{memory_limit_mib(spec.resources)}Mi")
 
-    def load(self, spec: EngineSpec, entries: int, sha256: str, limit: int) -> V1Container:
+    def load(self, name: str, spec: EngineSpec, entries: int, sha256: str, limit: int) -> V1Container:  # noqa: ARG002
         """The server's own start on the data is the proof."""
         assert isinstance(spec, RedisSpec)  # noqa: S101 - narrows the type; `instances` gives no other
         databases = spec.parameters.get("databases", "16")
