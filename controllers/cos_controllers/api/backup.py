@@ -203,7 +203,7 @@ class CopyStatus(ApiModel):
     stored_bytes: int | None = None
     """What it added to the repository, compressed and encrypted."""
     entries: int | None = None
-    """How many entries it holds: of Redis, keys."""
+    """How many entries it holds: of Redis, keys; of Elasticsearch, documents, counted once it was made."""
     sha256: Annotated[str, Field(max_length=64)] = ""
     """Checksum of the data."""
     key_fingerprint: Annotated[str, Field(max_length=64)] = ""

@@ -98,6 +98,11 @@ def env(**variables: str) -> list[V1EnvVar]:
     return [V1EnvVar(name=name, value=value) for name, value in variables.items()]
 
 
+def literal(text: str) -> str:
+    """A text as it must be written in a variable's value or in a command, in which Kubernetes replaces `$(NAME)`."""
+    return text.replace("$", "$$")
+
+
 def requirements(resources: Resources) -> V1ResourceRequirements:
     """The API's resources in Kubernetes' form."""
     return V1ResourceRequirements(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from elastic_transport import TransportError
@@ -144,23 +144,14 @@ class ElasticsearchClient:
     async def provision(self, target: CheckTarget) -> None:
         """Wait until the server has read the mounted users: it looks at the files every second."""
         assert target.credentials  # noqa: S101 - Elasticsearch has accounts
-        login, said = target.credentials.app, ""
-        try:
-            async with asyncio.timeout(WAIT_SECONDS), _client(target, login) as client:
-                while True:
-                    try:
-                        await client.cluster.health(local=True)
-                    except (AuthenticationException, AuthorizationException) as error:
-                        said = _said(error)
-                        await asyncio.sleep(POLL_SECONDS)
-                    else:
-                        return
-        except TimeoutError as error:
-            raise EngineError(
-                f"user {login.username} is not accepted yet: {said or f'no answer within {WAIT_SECONDS:g} s'}"
-            ) from error
-        except (ApiError, TransportError) as error:
-            raise EngineError(f"waiting for user {login.username} failed: {_said(error)}") from error
+        await _accepted(target, target.credentials.app, lambda client: client.cluster.health(local=True))
+
+    async def admit_backup(self, target: CheckTarget) -> None:
+        """Wait until the server has read the mounted users, and the role of this one."""
+        assert target.credentials  # noqa: S101 - Elasticsearch has accounts
+        if target.credentials.backup is None:
+            raise EngineError("there is no backup user: the stack has no spec.backup")
+        await _accepted(target, target.credentials.backup, lambda client: client.snapshot.get_repository())
 
     async def tidy(self, target: CheckTarget) -> None:
         """The index."""
@@ -170,6 +161,29 @@ class ElasticsearchClient:
                 await client.indices.delete(index=ELASTICSEARCH_INDEX, ignore_unavailable=True)
         except (ApiError, TransportError) as error:
             raise EngineError(f"index {ELASTICSEARCH_INDEX} was not deleted: {_said(error)}") from error
+
+
+async def _accepted(
+    target: CheckTarget, login: Login, ask: Callable[[AsyncElasticsearch], Awaitable[object]]
+) -> None:
+    """Wait until a user may ask something. Raises `EngineError`."""
+    said = ""
+    try:
+        async with asyncio.timeout(WAIT_SECONDS), _client(target, login) as client:
+            while True:
+                try:
+                    await ask(client)
+                except (AuthenticationException, AuthorizationException) as error:
+                    said = _said(error)
+                    await asyncio.sleep(POLL_SECONDS)
+                else:
+                    return
+    except TimeoutError as error:
+        raise EngineError(
+            f"user {login.username} is not accepted yet: {said or f'no answer within {WAIT_SECONDS:g} s'}"
+        ) from error
+    except (ApiError, TransportError) as error:
+        raise EngineError(f"waiting for user {login.username} failed: {_said(error)}") from error
 
 
 async def _or_none(answer: Awaitable[T]) -> T | None:

@@ -20,4 +20,7 @@ CLIENTS: Mapping[str, EngineClient] = {
 }
 
 #: Of those of which there are backups.
-BACKUP_CLIENTS: Mapping[str, BackupClient] = {"redis": RedisClient()}
+BACKUP_CLIENTS: Mapping[str, BackupClient] = {
+    "redis": RedisClient(),
+    "elasticsearch": ElasticsearchClient(),
+}

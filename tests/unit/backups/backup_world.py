@@ -31,7 +31,7 @@ S3: Manifest = {
 }
 SPEC: Manifest = {
     "redis": {},
-    "elasticsearch": {},
+    "neo4j": {},
     "backup": {"repositories": [{"name": "main", "volume": {"size": "1Gi"}}, {"name": "away", "s3": S3}]},
 }
 #: What the Secrets hold, by the length of each value.

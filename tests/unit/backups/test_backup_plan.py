@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 from backup_world import LINEAGE, PLACE, S3, SPEC, START, World, claim_named, report
 
-from cos_controllers.api.backup import BackupPhase
-from cos_controllers.backups.job import told
+from cos_controllers.api.backup import BackupPhase, StackBackup
+from cos_controllers.backups.job import job_of_copy, told
 from cos_controllers.backups.order import Order
 from cos_controllers.backups.report import Progress
+from cos_controllers.components.registry import DUMPERS
 from cos_controllers.conditions import timestamp
 from cos_controllers.jobs import NO_IMAGE
 from cos_controllers.k8s import Manifest
+from cos_controllers.names import object_labels
 
 
 def order_in(job: Manifest) -> Order:
@@ -123,11 +125,66 @@ def test_a_repository_of_volumes_is_mounted() -> None:
     assert order_in(world.jobs["cos-redis-backup"]).repository == "/repository/cos/cos/redis"
 
 
+def test_a_dump_that_reads_the_data_volume_runs_where_the_engine_does() -> None:
+    world = World(spec=SPEC | {"elasticsearch": {}})
+    stack = world.seen().stack
+    assert stack
+    assert stack.spec.backup
+    assert stack.spec.elasticsearch
+    world.create("b")
+    order = Order(
+        namespace="cos",
+        stack="cos",
+        component="elasticsearch",
+        engine="elasticsearch",
+        lineage=LINEAGE,
+        backup="b",
+        repository="/repository",
+        place=PLACE,
+        path="",
+        limit=600,
+    )
+    template: Manifest = {
+        "spec": {
+            "containers": [{"image": "elasticsearch:8", "resources": {"limits": {"memory": "1Gi"}}}],
+            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "cos-elasticsearch-data-3"}}],
+            "tolerations": [{"operator": "Exists"}],
+            "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": []}},
+        }
+    }
+    backup = StackBackup.model_validate(world.backups["b"])
+    dumper = DUMPERS["elasticsearch"]
+    dump = dumper.dump("host", stack.spec.elasticsearch, 600)
+    repository = stack.spec.backup.repositories[1]
+    job = job_of_copy(
+        stack, backup, repository, order, dumper, dump, template=template, image="cos-operator:1"
+    )
+    pod = job["spec"]["template"]["spec"]
+    (volume,) = [item for item in pod["volumes"] if item["name"] == "source"]
+    assert volume["persistentVolumeClaim"] == {"claimName": "cos-elasticsearch-data-3", "readOnly": True}
+    (dumping,), (store,) = pod["initContainers"], pod["containers"]
+    assert {"name": "source", "mountPath": "/data", "readOnly": True} in dumping["volumeMounts"]
+    assert "source" not in {item["name"] for item in store["volumeMounts"]}
+    assert dumping["resources"]["limits"] == {"memory": "256Mi"}, "no second server's"
+    (near,) = pod["affinity"].pop("podAffinity")["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert near["topologyKey"] == "kubernetes.io/hostname"
+    assert (
+        near["labelSelector"]["matchLabels"].items()
+        <= object_labels("cos", "elasticsearch", "elasticsearch").items()
+    )
+    assert (
+        not near["labelSelector"]["matchLabels"].items()
+        <= job["spec"]["template"]["metadata"]["labels"].items()
+    )
+    assert (pod["affinity"], pod["tolerations"]) == ({}, [{"operator": "Exists"}])
+    assert pod["securityContext"]["fsGroup"] == 1000
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"components": ["redis", "mongo"]}, "the stack has no data of mongo; it has redis, elasticsearch"),
-        ({"components": ["elasticsearch"]}, "this version makes no backups of elasticsearch"),
+        ({"components": ["redis", "mongo"]}, "the stack has no data of mongo; it has redis, neo4j"),
+        ({"components": ["neo4j"]}, "this version makes no backups of neo4j"),
     ],
 )
 def test_a_mistake_in_the_spec_is_told_at_once(change: dict[str, Any], says: str) -> None:

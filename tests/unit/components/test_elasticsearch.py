@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ from cos_operator.engines import elasticsearch as client
 CREDENTIALS = Credentials(
     admin=Login("cos-admin", "a" * 40), app=Login("app", 'quo"te\\d$(id)'), probe=Login("cos-probe", "c" * 40)
 )
+WITH_BACKUPS = replace(CREDENTIALS, backup=Login("cos-backup", "b" * 40))
 
 
 def spec(memory: str = "1Gi", **fields: Any) -> ElasticsearchSpec:
@@ -124,10 +126,18 @@ def test_hashes_are_stable_and_each_has_its_own_salt() -> None:
 
 
 def test_roles_match_users() -> None:
-    named = [line.split(":")[0] for line in users(CREDENTIALS).splitlines()]
-    roles = dict(line.split(":") for line in users_roles(CREDENTIALS).splitlines())
-    assert sorted(roles.values()) == sorted(named) == ["app", "cos-admin", "cos-probe"]
+    named = [line.split(":")[0] for line in users(WITH_BACKUPS).splitlines()]
+    roles = dict(line.split(":") for line in users_roles(WITH_BACKUPS).splitlines())
+    assert sorted(roles.values()) == sorted(named) == ["app", "cos-admin", "cos-backup", "cos-probe"]
     assert set(roles) == {"superuser", *yaml.safe_load(ROLES)}
+    assert "backup" not in users(CREDENTIALS) + users_roles(CREDENTIALS)
+
+
+def test_the_backup_user_reads_no_document() -> None:
+    role = yaml.safe_load(ROLES)["cos_backup"]
+    (indices,) = role["indices"]
+    assert (indices["privileges"], indices["allow_restricted_indices"]) == (["indices:monitor/stats*"], True)
+    assert not {"all", "manage", "monitor"} & set(role["cluster"])
 
 
 def test_the_application_has_indices_and_no_administration() -> None:
@@ -351,3 +361,20 @@ async def test_provision_waits_until_the_user_is_accepted(monkeypatch: pytest.Mo
     with http_server(200, '{"status": "green"}') as (port, seen):
         await client.ElasticsearchClient().provision(target(port))
         assert len(seen) == 1
+
+
+async def test_a_backup_waits_until_its_user_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "WAIT_SECONDS", 0.3)
+    monkeypatch.setattr(client, "POLL_SECONDS", 0.05)
+    with http_server(403, '{"error": {"reason": "unauthorized"}}') as (port, seen):
+        with pytest.raises(client.EngineError, match="there is no backup user"):
+            await client.ElasticsearchClient().admit_backup(target(port))
+        assert not seen
+        with_backups = replace(target(port), credentials=WITH_BACKUPS)
+        with pytest.raises(client.EngineError, match="user cos-backup is not accepted yet: HTTP 403"):
+            await client.ElasticsearchClient().admit_backup(with_backups)
+        assert len(seen) > 1, "the role may come a moment after the user"
+    with http_server(200, "{}") as (port, seen):
+        await client.ElasticsearchClient().admit_backup(replace(target(port), credentials=WITH_BACKUPS))
+        token = base64.b64encode(b"cos-backup:" + b"b" * 40).decode()
+        assert seen == [f"/_snapshot Basic {token}"]

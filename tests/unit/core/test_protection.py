@@ -98,6 +98,19 @@ def test_a_running_stack_gets_it_without_a_restart_and_loses_what_is_no_data() -
     assert {KEY, CLAIM} <= set(world.objects), "what is kept needs its key"
 
 
+def test_a_running_elasticsearch_gets_its_backup_user_without_a_restart() -> None:
+    world = World({"elasticsearch": {}})
+    world.converge()
+    pods, files = world.pods(), Ref("Secret", "cos-elasticsearch-files")
+    assert "cos-backup" not in text(world, files, "users") + text(world, files, "users_roles")
+    world.spec = {"elasticsearch": {}, "backup": BACKUP}
+    world.generation += 1
+    world.converge()
+    assert world.pods() == pods
+    assert "cos-backup:{PBKDF2}" in text(world, files, "users")
+    assert "cos_backup:cos-backup\n" in text(world, files, "users_roles")
+
+
 @pytest.mark.parametrize("policy", ["Retain", "Delete"])
 def test_what_is_kept_and_its_key_go_with_no_stack(policy: str) -> None:
     world = protected(SPEC | {"deletionPolicy": policy})

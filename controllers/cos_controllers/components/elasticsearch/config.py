@@ -8,6 +8,7 @@ import hmac
 import json
 from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 
 from cos_controllers.api.stack import ElasticsearchSpec
 from cos_controllers.components.parts import lines, memory_limit_mib
@@ -37,7 +38,8 @@ DEFAULTS: Mapping[str, str] = {
     "resource.reload.interval.high": "1s",
 }
 
-# No role may touch what begins with a dot: system indices, and other products' own.
+# No role may touch what begins with a dot: system indices, and other products' own. Backups copy and count all there is
+# and read none of it.
 ROLES = """\
 cos_app:
   cluster: [monitor]
@@ -46,6 +48,17 @@ cos_app:
       privileges: [all]
 cos_probe:
   cluster: ["cluster:monitor/state"]
+cos_backup:
+  cluster:
+    - create_snapshot
+    - cluster:admin/snapshot/delete
+    - cluster:admin/repository/put
+    - cluster:admin/repository/delete
+    - cluster:monitor/nodes/info
+  indices:
+    - names: ["*"]
+      privileges: ["indices:monitor/stats*"]
+      allow_restricted_indices: true
 """
 
 # Console only: the container's log is rotated by the node. Slow logs pass whatever level an index asks for.
@@ -132,10 +145,19 @@ def jvm_options(spec: ElasticsearchSpec) -> str:
     )
 
 
-def elasticsearch_yml(name: str, spec: ElasticsearchSpec, *, data: str, snapshots: str, port: int) -> str:
+def elasticsearch_yml(
+    name: str,
+    spec: ElasticsearchSpec,
+    *,
+    data: str,
+    snapshots: str,
+    port: int,
+    instead: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """elasticsearch.yml. Every value is a quoted string: Elasticsearch reads types from text.
 
-    A JSON string in ASCII is a YAML scalar that nothing in it can end. The operator's settings win.
+    A JSON string in ASCII is a YAML scalar that nothing in it can end. The operator's settings win, and `instead` over
+    all.
     """
     settings = {
         **DEFAULTS,
@@ -155,6 +177,7 @@ def elasticsearch_yml(name: str, spec: ElasticsearchSpec, *, data: str, snapshot
         "xpack.security.transport.ssl.enabled": "false",
         # No `elastic` user with a bootstrap password: all users are those of the file realm.
         "xpack.security.authc.reserved_realm.enabled": "false",
+        **instead,
     }
     return lines([f"{key}: {json.dumps(value)}" for key, value in sorted(settings.items())])
 
@@ -181,8 +204,8 @@ def pbkdf2(password: bytes, salt: bytes) -> str:
 
 def users(credentials: Credentials) -> str:
     """The file realm's users, with hashes of their passwords."""
-    logins = (credentials.admin, credentials.app, credentials.probe)
-    return lines([f"{login.username}:{password_hash(login)}" for login in logins])
+    logins = (credentials.admin, credentials.app, credentials.probe, credentials.backup)
+    return lines([f"{login.username}:{password_hash(login)}" for login in logins if login])
 
 
 def users_roles(credentials: Credentials) -> str:
@@ -192,6 +215,7 @@ def users_roles(credentials: Credentials) -> str:
             f"superuser:{credentials.admin.username}",
             f"cos_app:{credentials.app.username}",
             f"cos_probe:{credentials.probe.username}",
+            *([f"cos_backup:{credentials.backup.username}"] if credentials.backup else []),
         ]
     )
 

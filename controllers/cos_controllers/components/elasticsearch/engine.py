@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from cos_controllers.api.stack import CosStackSpec, ElasticsearchSpec
+from cos_controllers.api.stack import CosStackSpec, ElasticsearchSpec, EngineSpec
 from cos_controllers.api.status import GateName
 from cos_controllers.components.base import (
     CONFIG_VOLUME,
@@ -16,6 +17,7 @@ from cos_controllers.components.base import (
     Accounts,
     Blueprint,
     Context,
+    Dump,
     Port,
 )
 from cos_controllers.components.elasticsearch.config import (
@@ -31,9 +33,19 @@ from cos_controllers.components.elasticsearch.config import (
     users,
     users_roles,
 )
+from cos_controllers.components.elasticsearch.dump import (
+    DUMP_SCRIPT,
+    INSTEAD,
+    LOAD_SCRIPT,
+    LOGGING,
+    OVERRIDES,
+    REPOSITORY,
+    SNAPSHOT,
+)
 from cos_controllers.components.parts import (
     COMMAND_LIMIT_SECONDS,
     env,
+    literal,
     liveness_probe,
     mount,
     readiness_probe,
@@ -41,11 +53,12 @@ from cos_controllers.components.parts import (
     run,
     scratch,
     startup_probe,
+    within,
 )
 from cos_controllers.components.versions import is_older, parts
 from cos_controllers.credentials import Login
 from cos_controllers.hashing import digest
-from cos_controllers.k8s import V1Container, V1ContainerPort
+from cos_controllers.k8s import V1Container, V1ContainerPort, V1ResourceRequirements
 from cos_controllers.observation import Expectation
 
 CONFIG_DIR = "/etc/cos/config"
@@ -55,7 +68,12 @@ CONF_DIR = "/etc/cos/elasticsearch"
 PORT = 9200
 #: uid of `elasticsearch` in the official image; its files are readable by everyone.
 ELASTICSEARCH_UID = 1000
-ACCOUNTS = Accounts(admin="cos-admin", app="app", probe="cos-probe")
+ACCOUNTS = Accounts(admin="cos-admin", app="app", probe="cos-probe", backup="cos-backup")
+
+#: Folders of the data volume.
+DATA_DIR = "/data"
+NODE = "node"
+SNAPSHOTS = "snapshots"
 
 #: Opening many or large indices, and upgrading their metadata, comes before the first HTTP answer.
 STARTUP_LIMIT_SECONDS = 900
@@ -73,6 +91,7 @@ class Elasticsearch:
     accounts: Accounts = ACCOUNTS
     progress: re.Pattern[str] | None = None
     repository: str = "docker.elastic.co/elasticsearch/elasticsearch"
+    uid: int = ELASTICSEARCH_UID
 
     def tag(self, version: str) -> str:
         """The version is the tag."""
@@ -106,7 +125,11 @@ class Elasticsearch:
         assert isinstance(spec, ElasticsearchSpec)  # noqa: S101 - narrows the type; `instances` gives no other
         login = context.login()
         conf = elasticsearch_yml(
-            context.name, spec, data="/data/node", snapshots="/data/snapshots", port=PORT
+            context.name,
+            spec,
+            data=f"{DATA_DIR}/{NODE}",
+            snapshots=f"{DATA_DIR}/{SNAPSHOTS}",
+            port=PORT,
         )
         options = jvm_options(spec)
         marker = digest([conf, options])
@@ -126,7 +149,7 @@ class Elasticsearch:
                 mount(CONFIG_VOLUME, CONFIG_DIR),
                 mount(FILES_VOLUME, FILES_DIR),
                 mount("conf", CONF_DIR, read_only=False),
-                mount(DATA_VOLUME, "/data", read_only=False),
+                mount(DATA_VOLUME, DATA_DIR, read_only=False),
                 mount("tmp", "/tmp", read_only=False),  # noqa: S108 - a path in the container
             ],
         )
@@ -160,5 +183,52 @@ class Elasticsearch:
                     GateName.STORAGE_HEADROOM,
                 ),
                 configuration={MARKER: marker},
+            ),
+        )
+
+    def dump(self, host: str, spec: EngineSpec, limit: int) -> Dump:
+        """A snapshot beside the data, so of at most half of the volume; this container only copies and counts."""
+        assert isinstance(spec, ElasticsearchSpec)  # noqa: S101 - narrows the type; `instances` gives no other
+        container = V1Container(
+            name="dump",
+            command=within(limit, "bash", "-c", DUMP_SCRIPT),
+            env=env(
+                URL=f"http://{host}:{PORT}",
+                SOURCE=f"{DATA_DIR}/{SNAPSHOTS}",
+                REPOSITORY=REPOSITORY,
+                SNAPSHOT=SNAPSHOT,
+                LIMIT=str(limit),
+            ),
+            # Of its own: there may be no room for a second server on the node of the first.
+            resources=V1ResourceRequirements(
+                requests={"cpu": "100m", "memory": "64Mi"}, limits={"memory": "256Mi"}
+            ),
+        )
+        return Dump(container, spec.storage.size, DATA_DIR)
+
+    def load(self, name: str, spec: EngineSpec, entries: int, sha256: str, limit: int) -> V1Container:
+        """The server restores the snapshot by itself; its next start on what came of that is the proof."""
+        assert isinstance(spec, ElasticsearchSpec)  # noqa: S101 - narrows the type; `instances` gives no other
+        settings = elasticsearch_yml(
+            name,
+            spec,
+            data=f"${{TARGET}}/{NODE}",
+            snapshots="${DATA}/" + REPOSITORY,
+            port=PORT,
+            instead=INSTEAD,
+        )
+        return V1Container(
+            name="load",
+            command=within(limit, "bash", "-c", LOAD_SCRIPT),
+            env=env(
+                ENTRIES=str(entries),
+                SHA256=sha256,
+                REPOSITORY=REPOSITORY,
+                SNAPSHOT=SNAPSHOT,
+                SETTINGS=literal(settings),
+                OPTIONS=literal(jvm_options(spec)),
+                LOGGING=LOGGING,
+                OVERRIDES=json.dumps({"transient": OVERRIDES}),
+                LIMIT=str(limit),
             ),
         )
