@@ -1,4 +1,4 @@
-"""Copies of a real Redis under writes: in a volume and in a bucket over TLS, read back by the tools alone."""
+"""Copies of real engines under writes: in a volume and in a bucket over TLS, read back by the tools or restored."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from cos_testbed.instance import instance_from
 from cos_testbed.pki import Authority
 
 SPACE = "e2e-backups"
+SEARCH = "search"
 KEYS = 20_000
 #: Seconds for one copy: the pod, the server's five seconds of patience with replicas, restic.
 LIMIT = 120.0
@@ -101,6 +102,11 @@ def kept(operator: Cluster, bucket: Bucket) -> Iterator[Cluster]:
     operator.apply(secret("s3", AWS_ACCESS_KEY_ID=ACCESS, AWS_SECRET_ACCESS_KEY=SECRET))
     operator.apply(secret("mine", key=KEY))
     operator.apply(stack(bucket))
+    # Another stack, which starts while the first one is tried.
+    search = stack(bucket)
+    search["metadata"] = {"name": SEARCH, "namespace": SPACE}
+    search["spec"] = {name: value for name, value in search["spec"].items() if name != "redis"}
+    operator.apply(search | {"spec": search["spec"] | {"elasticsearch": {}}})
     operator.wait_ready("cos", SPACE)
     # Some 40 MB that neither Redis nor restic can make smaller by much.
     long = "local v=redis.sha1hex(i) for j=1,49 do v=v..redis.sha1hex(i..':'..j) end"
@@ -129,24 +135,26 @@ def secret_value(cluster: Cluster, name: str, key: str) -> str:
     return base64.b64decode(found["data"][key]).decode()
 
 
-def create(cluster: Cluster, name: str, labels: dict[str, str] | None = None, **spec: Any) -> None:
+def create(
+    cluster: Cluster, name: str, labels: dict[str, str] | None = None, stack: str = "cos", **spec: Any
+) -> None:
     cluster.apply(
         {
             "apiVersion": "cos.dev/v1alpha1",
             "kind": "StackBackup",
             "metadata": {"name": name, "namespace": SPACE, "labels": labels or {}},
-            "spec": {"stackRef": {"name": "cos"}, **spec},
+            "spec": {"stackRef": {"name": stack}, **spec},
         }
     )
 
 
-def restore(cluster: Cluster, name: str, **spec: Any) -> None:
+def restore(cluster: Cluster, name: str, stack: str = "cos", **spec: Any) -> None:
     cluster.apply(
         {
             "apiVersion": "cos.dev/v1alpha1",
             "kind": "StackRestore",
             "metadata": {"name": name, "namespace": SPACE},
-            "spec": {"stackRef": {"name": "cos"}, **spec},
+            "spec": {"stackRef": {"name": stack}, **spec},
         }
     )
 
@@ -378,6 +386,114 @@ def test_the_stack_serves_what_was_restored_and_the_volume_before_it_is_kept(kep
     create(kept, "afterwards")
     assert ended(kept, "afterwards")["phase"] == "Succeeded"
     assert ended(kept, "afterwards")["components"][0]["lineage"] != copied["lineage"]
+
+
+# -- Elasticsearch ----------------------------------------------------------------------------------------------------
+
+
+def elastic(cluster: Cluster, method: str, path: str, body: Any = None, *, account: str = "admin") -> Any:
+    """A request to Elasticsearch from within its own pod; the answer, whatever its status."""
+    login = {
+        key: secret_value(cluster, f"{SEARCH}-elasticsearch-{account}", key)
+        for key in ("username", "password")
+    }
+    text = body if isinstance(body, str) else json.dumps(body)
+    script = (
+        f"curl -s -m 30 -u {login['username']}:{login['password']} -X {method} -H 'Content-Type: application/json' "
+        f"'http://127.0.0.1:9200{path}'" + (" --data-binary @-" if body is not None else "")
+    )
+    inside = ("exec", "-i", f"{SEARCH}-elasticsearch-0", "-n", SPACE, "--", "bash", "-c", script)
+    return json.loads(cluster.run(*inside, data=text if body is not None else "").stdout or "{}")
+
+
+def documents(cluster: Cluster, index: str) -> dict[str, Any]:
+    """Each document of an index by its id."""
+    elastic(cluster, "POST", f"/{index}/_refresh")
+    found = elastic(cluster, "GET", f"/{index}/_search?size=10000")
+    return {hit["_id"]: hit["_source"] for hit in found["hits"]["hits"]}
+
+
+@contextmanager
+def numbering(cluster: Cluster, index: str) -> Iterator[None]:
+    """Documents 1, 2, 3 … of an index, one after the other."""
+    login = ":".join(
+        secret_value(cluster, f"{SEARCH}-elasticsearch-app", key) for key in ("username", "password")
+    )
+    script = (
+        f"i=0; while :; do i=$((i + 1)); curl -s -f -u {login} -X PUT -H 'Content-Type: application/json' -o /dev/null "
+        f'"http://127.0.0.1:9200/{index}/_doc/$i" -d "{{\\"n\\":$i}}" || exit 1; done'
+    )
+    command = [cluster.kubectl_path, "--kubeconfig", cluster.kubeconfig, "exec", f"{SEARCH}-elasticsearch-0"]
+    command += ["-n", SPACE, "--", "bash", "-c", script]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for("it writes", lambda: len(documents(cluster, index)) > 20, 20)
+        yield
+        assert process.poll() is None, "it wrote all the time"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def searched(kept: Cluster) -> Cluster:
+    """A stack of Elasticsearch with what a snapshot may forget."""
+    kept.wait_ready(SEARCH, SPACE)
+    made = {"settings": {"number_of_shards": 2, "number_of_replicas": 1}, "aliases": {"quiet-alias": {}}}
+    made["mappings"] = {"properties": {"word": {"type": "keyword"}}}
+    elastic(kept, "PUT", "/quiet", made)
+    elastic(kept, "PUT", "/.hidden", {"settings": {"hidden": True}})
+    elastic(kept, "PUT", "/.hidden/_doc/1?refresh=true", {"seen": False})
+    elastic(kept, "PUT", "/written", {"settings": {"number_of_shards": 1}})
+    elastic(kept, "PUT", "/_index_template/logs", {"index_patterns": ["logs-*"], "priority": 7})
+    # Without a word of it the copy could not be placed on a node that has only that.
+    elastic(kept, "PUT", "/_cluster/settings", {"persistent": {"cluster.routing.allocation.enable": "none"}})
+    lines = (
+        f"{json.dumps({'index': {'_id': str(n)}})}\n{json.dumps({'word': hashlib.md5(str(n).encode()).hexdigest()})}\n"  # noqa: S324 - data
+        for n in range(3000)
+    )
+    assert elastic(kept, "POST", "/quiet/_bulk?refresh=true", "".join(lines))["errors"] is False
+    return kept
+
+
+def test_elasticsearch_under_writes_comes_back_as_it_was_copied(searched: Cluster) -> None:
+    quiet = documents(searched, "quiet")
+    with numbering(searched, "written"):
+        at_least = len(documents(searched, "written"))
+        create(searched, "index", stack=SEARCH)
+        found = ended(searched, "index")
+        at_most = len(documents(searched, "written"))
+    assert found["phase"] == "Succeeded", found
+    (copied,) = found["components"]
+    assert copied["engineVersion"] == "8.19.5"
+    assert elastic(searched, "GET", "/_snapshot") == {}, "no repository is left that the stack does not need"
+    left = ("exec", f"{SEARCH}-elasticsearch-0", "-n", SPACE, "--", "du", "-s", "-k", "/data/snapshots")
+    assert int(searched.run(*left).stdout.split()[0]) < 200, "nor the data twice"
+    elastic(searched, "DELETE", "/quiet")
+    restore(searched, "index-back", backup="index", stack=SEARCH, existingData="SetAside")
+    back = ended(searched, "index-back", 2 * LIMIT, kind="stackrestore")
+    assert back["phase"] == "Succeeded", back
+    (row,) = back["components"]
+    assert (row["claim"], row["previousClaim"]) == tuple(f"{SEARCH}-elasticsearch-data-{n}" for n in (1, 0))
+    assert documents(searched, "quiet") == documents(searched, "quiet-alias") == quiet
+    written = documents(searched, "written")
+    assert written == {str(n): {"n": n} for n in range(1, len(written) + 1)}, (
+        "all up to one moment, and nothing after"
+    )
+    assert at_least <= len(written) <= at_most
+    assert documents(searched, ".hidden") == {"1": {"seen": False}}
+    assert row["entries"] >= 3000 + len(written) + 1
+    settings = elastic(searched, "GET", "/quiet")["quiet"]
+    assert settings["mappings"] == {"properties": {"word": {"type": "keyword"}}}
+    assert settings["settings"]["index"]["number_of_replicas"] == "1"
+    (template,) = elastic(searched, "GET", "/_index_template/logs")["index_templates"]
+    assert template["index_template"]["priority"] == 7
+    persistent = {"cluster": {"routing": {"allocation": {"enable": "none"}}}}
+    assert elastic(searched, "GET", "/_cluster/settings") == {"persistent": persistent, "transient": {}}
+    assert elastic(searched, "GET", "/_snapshot") == {}
+    elastic(searched, "PUT", "/written/_doc/after?refresh=true", {"n": -1}, account="app")
+    assert "after" in documents(searched, "written"), "it takes writes, by the application's own password"
+    searched.wait_ready(SEARCH, SPACE)
 
 
 def rows(cluster: Cluster) -> list[dict[str, Any]]:
