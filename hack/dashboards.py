@@ -217,6 +217,27 @@ STACK = (
         "From the start of its Job until it was stored.",
         unit="s",
     ),
+    Panel(
+        "Since copies were last proved",
+        [
+            (
+                "{{stack}} {{component}}",
+                f"time() - {_of_stacks('cos_backup_verified_timestamp_seconds', 'component')}",
+            ),
+            (
+                "{{stack}} {{component}} data",
+                f"time() - {_of_stacks('cos_backup_verified_point_timestamp_seconds', 'component')}",
+            ),
+        ],
+        "By a restore onto a volume that was thrown away; and how old its data is.",
+        unit="s",
+    ),
+    Panel(
+        "Duration of a restore",
+        [("{{stack}} {{component}}", _of_stacks("cos_backup_verification_duration_seconds", "component"))],
+        "Of the newest that was made for proof, until the engine was proved on it.",
+        unit="s",
+    ),
 )
 
 OPERATOR = (

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from cos_controllers.api.backup import StackBackup
 from cos_controllers.api.probe import StackProbe
+from cos_controllers.api.restore import StackRestore
 from cos_controllers.api.status import GateName, Reason
 from cos_controllers.credentials import Credentials
 from cos_controllers.hashing import digest
@@ -146,7 +147,7 @@ class Snapshot:
     `checks`: protocol answers by component; absent where no check was due.
     `facts`: what the pods that are ready were last found to be like, by component; absent if nobody has looked yet.
     `probes`: of the stack; read only if it has objectives; None if they could not be. `backups`: likewise, with
-    `spec.backup`.
+    `spec.backup`; `restores`: with `spec.backup.verification`.
     `warnings`: newest warning Event by object; read only while something is not ready.
     `logs`: the last lines of the log of an engine that is starting, by component.
     `entropy`: fresh random bytes (≥ 32) from which passwords of this pass derive, if any are needed.
@@ -158,6 +159,7 @@ class Snapshot:
     facts: Mapping[str, Facts] = field(default_factory=dict)
     probes: Sequence[StackProbe] | None = ()
     backups: Sequence[StackBackup] | None = ()
+    restores: Sequence[StackRestore] | None = ()
     warnings: Mapping[Ref, WarningEvent] = field(default_factory=dict)
     logs: Mapping[str, str] = field(default_factory=dict)
     entropy: bytes = b""

@@ -7,9 +7,11 @@ from datetime import datetime
 from typing import NamedTuple
 
 from cos_controllers.api.backup import BackupPhase, CopyStatus, StackBackup
+from cos_controllers.api.restore import RestorePhase, StackRestore
 from cos_controllers.api.stack import CosStack
 from cos_controllers.api.status import ConditionStatus, Reason
-from cos_controllers.backups.schedules import late
+from cos_controllers.backups.schedules import VERIFICATION, late, verification_of, verifications
+from cos_controllers.backups.seen import age
 from cos_controllers.components.registry import DUMPERS, stores
 from cos_controllers.hashing import digest
 from cos_controllers.k8s import Manifest
@@ -35,14 +37,17 @@ def protection(stack: CosStack, snapshot: Snapshot, now: datetime) -> Protection
     """
     if stack.spec.backup is None:
         return None
-    if snapshot.backups is None:
+    if snapshot.backups is None or snapshot.restores is None:
         return Protection(
-            ConditionStatus.UNKNOWN, Reason.BACKUP_UNKNOWN, "the StackBackups could not be read"
+            ConditionStatus.UNKNOWN,
+            Reason.BACKUP_UNKNOWN,
+            "the StackBackups or StackRestores could not be read",
         )
     problems = [
         *_of_components(stack, snapshot, snapshot.backups),
         *_of_repositories(stack, snapshot, snapshot.backups),
-        *_of_schedules(stack, snapshot.backups, now),
+        *_of_verification(stack, snapshot.restores),
+        *_of_schedules(stack, snapshot.backups, snapshot.restores, now),
         *_of_key(stack, snapshot),
     ]
     if not problems:
@@ -105,10 +110,26 @@ def _of_repositories(
                 yield Problem(Reason.REPOSITORY_UNSOUND, text)
 
 
-def _of_schedules(stack: CosStack, backups: Sequence[StackBackup], now: datetime) -> Iterator[Problem]:
-    for schedule, since in late(stack, backups, now):
-        told = f"schedule {schedule}: no backup of it has succeeded since {since:%Y-%m-%dT%H:%M:%SZ}"
-        yield Problem(Reason.BACKUP_LATE, f"{told}, and two should have")
+def _of_verification(stack: CosStack, restores: Sequence[StackRestore]) -> Iterator[Problem]:
+    """The newest verification that has ended, if it found that a copy cannot be restored, or could not find out."""
+    ended = [item for item in verifications(restores) if item.status.completion_time]
+    newest = max(ended, key=age, default=None)
+    if verification_of(stack) and newest and newest.status.phase is RestorePhase.FAILED:
+        yield Problem(
+            Reason.VERIFICATION_FAILED, f"{newest.metadata.name} has failed: {newest.status.message}"
+        )
+
+
+def _of_schedules(
+    stack: CosStack, backups: Sequence[StackBackup], restores: Sequence[StackRestore], now: datetime
+) -> Iterator[Problem]:
+    for schedule, since in late(stack, backups, restores, now):
+        what = (
+            "verification: no copy was proved"
+            if schedule == VERIFICATION
+            else f"schedule {schedule}: no backup of it has succeeded"
+        )
+        yield Problem(Reason.BACKUP_LATE, f"{what} since {since:%Y-%m-%dT%H:%M:%SZ}, and two should have")
 
 
 def _newest_end(stack: CosStack, component: str, backups: Sequence[StackBackup]) -> CopyStatus | None:

@@ -18,6 +18,7 @@ from cos_controllers.backups.begin import Begin
 from cos_controllers.backups.job import FETCHER, STORE
 from cos_controllers.backups.plan import Plan, decide
 from cos_controllers.backups.report import Progress, last_progress
+from cos_controllers.backups.restore_begin import proved
 from cos_controllers.backups.seen import Seen, secrets_of
 from cos_controllers.components.registry import stores
 from cos_controllers.jobs import end_of, is_without_pods, pods_of_job
@@ -81,7 +82,8 @@ class BackupMaker:
         self._now = now
         #: Why Jobs could not be made last time, by component: told in the next status.
         self._problems: dict[Key, dict[str, str]] = {}
-        #: The newest backup of each schedule, by name: who deletes it does not want another one of its time.
+        #: The newest backup of each schedule and the newest verification, by name: who deletes it does not want
+        #: another one of its time.
         self._made: dict[Key, dict[str, str]] = {}
         #: The backups that were there at the last look.
         self._known: dict[Key, frozenset[str]] = {}
@@ -108,7 +110,7 @@ class BackupMaker:
             for name in (stores(stack.spec) if stack else ())
             if stack and (copies := good_copies(stack, name, seen.objects, seen.backups))
         }
-        metrics.set_backups(key.namespace, key.name, found)
+        metrics.set_backups(key.namespace, key.name, found, proved(seen.restores))
         for kind, items in (("StackBackup", seen.backups), ("StackRestore", seen.restores)):
             if items:
                 # A first failure is one more than none only if none was told of before.
@@ -205,6 +207,8 @@ class BackupMaker:
             await delete(self._kube, "Job", key.namespace, job, "Foreground")
         for backup in plan.backups:
             await delete(self._kube, "StackBackup", key.namespace, backup)
+        for restore in plan.restores:
+            await delete(self._kube, "StackRestore", key.namespace, restore)
         for wanted in plan.create:
             await self._create(key, wanted)
         problems = {claim.component: await self._write(claim.volume) for claim in plan.claims}
@@ -215,13 +219,13 @@ class BackupMaker:
         self._problems.pop(key, None)
         return plan.again
 
-    async def _create(self, key: Key, backup: Manifest) -> None:
-        """Create a backup that is due. One of its name, which somebody else has made, is left as it is."""
-        name = backup["metadata"]["name"]
+    async def _create(self, key: Key, wanted: Manifest) -> None:
+        """Create what is due. One of its name, which somebody else has made, is left as it is."""
+        name = wanted["metadata"]["name"]
         with contextlib.suppress(AlreadyExists):
-            await self._kube.create(backup)
-            log.info("StackBackup created", object=name)
-        self._made.setdefault(key, {})[backup["metadata"]["labels"][LABEL_SCHEDULE]] = name
+            await self._kube.create(wanted)
+            log.info("created", kind=wanted["kind"], object=name)
+        self._made.setdefault(key, {})[wanted["metadata"]["labels"][LABEL_SCHEDULE]] = name
 
     async def _report(
         self,

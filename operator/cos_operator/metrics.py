@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     # The CLI's client counts requests too, and does without the models of Kubernetes.
     from cos_controllers.api.backup import CopyStatus
     from cos_controllers.api.probe import CheckStatus, StackProbe
+    from cos_controllers.api.restore import RestoredStatus
     from cos_controllers.observation import Facts
 
 #: Everything that `/metrics` exposes; a registry of our own, so that no library adds to it unnoticed.
@@ -226,6 +227,24 @@ BACKUP_SECONDS = Gauge(
     ("namespace", "stack", "component"),
     registry=REGISTRY,
 )
+VERIFIED_AT = Gauge(
+    "cos_backup_verified_timestamp_seconds",
+    "When a copy of the component was last restored for proof, in seconds since 1970.",
+    ("namespace", "stack", "component"),
+    registry=REGISTRY,
+)
+VERIFIED_POINT = Gauge(
+    "cos_backup_verified_point_timestamp_seconds",
+    "The moment of which the data of that copy is, in seconds since 1970.",
+    ("namespace", "stack", "component"),
+    registry=REGISTRY,
+)
+VERIFY_SECONDS = Gauge(
+    "cos_backup_verification_duration_seconds",
+    "How long that restore took, until the engine had been proved on it.",
+    ("namespace", "stack", "component"),
+    registry=REGISTRY,
+)
 RESTORES = Counter(
     "cos_restore_runs_total",
     "Restores of the stack that have ended, by phase.",
@@ -270,6 +289,9 @@ _DESCRIBED = (
     BACKUP_BYTES,
     BACKUP_STORED,
     BACKUP_SECONDS,
+    VERIFIED_AT,
+    VERIFIED_POINT,
+    VERIFY_SECONDS,
     RESTORES,
 )
 #: Conditions that a stack has only if its spec asks for them.
@@ -382,8 +404,13 @@ def set_probes(namespace: str, stack: str, probes: Sequence[StackProbe]) -> None
         _probed.pop((namespace, stack))
 
 
-def set_backups(namespace: str, stack: str, copies: Mapping[str, CopyStatus]) -> None:
-    """Record the newest good copy of each component of a stack; all else goes away."""
+def set_backups(
+    namespace: str,
+    stack: str,
+    copies: Mapping[str, CopyStatus],
+    proofs: Mapping[str, RestoredStatus] | None = None,
+) -> None:
+    """Record the newest good copy of each component of a stack, and the newest proof; all else goes away."""
     found: dict[tuple[Gauge, tuple[str, ...]], float] = {}
     for name, row in copies.items():
         if not (row.point_in_time and row.start_time and row.completion_time):
@@ -394,6 +421,15 @@ def set_backups(namespace: str, stack: str, copies: Mapping[str, CopyStatus]) ->
             (BACKUP_BYTES, (name,)): row.bytes or 0,
             (BACKUP_STORED, (name,)): row.stored_bytes or 0,
             (BACKUP_SECONDS, (name,)): (ended - began).total_seconds(),
+        }
+    for name, proof in (proofs or {}).items():
+        if not (proof.point_in_time and proof.start_time and proof.completion_time):
+            continue
+        began, ended = datetime.fromisoformat(proof.start_time), datetime.fromisoformat(proof.completion_time)
+        found |= {
+            (VERIFIED_AT, (name,)): ended.timestamp(),
+            (VERIFIED_POINT, (name,)): datetime.fromisoformat(proof.point_in_time).timestamp(),
+            (VERIFY_SECONDS, (name,)): (ended - began).total_seconds(),
         }
     _replace(_backed_up, (namespace, stack), found)
     if not found:

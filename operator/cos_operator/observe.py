@@ -12,11 +12,13 @@ import structlog
 
 from cos_controllers.api.backup import StackBackup
 from cos_controllers.api.probe import StackProbe
+from cos_controllers.api.restore import StackRestore
 from cos_controllers.api.stack import CosStack
+from cos_controllers.backups.schedules import verification_of
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import stack_selector
 from cos_controllers.observation import CheckTarget, Facts, Ref, Snapshot, WarningEvent, ref_of
-from cos_controllers.parsing import parse_backups, parse_probes
+from cos_controllers.parsing import parse_backups, parse_probes, parse_restores
 from cos_controllers.plan import LogSource, questions, wanted_refs
 from cos_controllers.resolve import Resolution, references, resolve
 from cos_operator.asking import Asker
@@ -57,8 +59,8 @@ async def observe(
     `known` says what those engines were last found to be like: to find that out takes longer than a look may.
     Raises `KubeError` if the API cannot be read; what an engine does never raises.
     """
-    named, probes, backups = await asyncio.gather(
-        _secrets(kube, stack), _probes(kube, stack), _backups(kube, stack)
+    named, probes, backups, restores = await asyncio.gather(
+        _secrets(kube, stack), _probes(kube, stack), _backups(kube, stack), _restores(kube, stack)
     )
     snapshot = Snapshot(objects=objects, references=named, entropy=secrets.token_bytes(_ENTROPY_BYTES))
     resolution = resolve(stack, snapshot)
@@ -74,6 +76,7 @@ async def observe(
         snapshot,
         probes=probes,
         backups=backups,
+        restores=restores,
         warnings=warnings,
         checks=checks,
         facts=facts,
@@ -105,6 +108,13 @@ async def _backups(kube: Kube, stack: CosStack) -> list[StackBackup] | None:
     """Its backups, if it has repositories for them; None if they cannot be read."""
     found = await _referring(kube, "StackBackup", stack) if stack.spec.backup is not None else []
     return None if found is None else parse_backups(stack.metadata.name, found)
+
+
+async def _restores(kube: Kube, stack: CosStack) -> list[StackRestore] | None:
+    """Its restores, if some are made to verify its backups; None if they cannot be read."""
+    wanted = verification_of(stack) is not None
+    found = await _referring(kube, "StackRestore", stack) if wanted else []
+    return None if found is None else parse_restores(stack.metadata.name, found)
 
 
 async def _referring(kube: Kube, kind: str, stack: CosStack) -> list[Manifest] | None:

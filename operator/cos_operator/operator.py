@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 
@@ -12,7 +13,7 @@ import structlog
 
 from cos_controllers.api.stack import CosStack
 from cos_controllers.api.status import ConditionType, CosStackStatus
-from cos_controllers.backups.schedules import schedules_of
+from cos_controllers.backups.schedules import until_due
 from cos_operator import collector, fence, metrics
 from cos_operator.backing_up import BackupMaker, backed_up
 from cos_operator.echoes import Echoes
@@ -220,7 +221,7 @@ class Operator:
 
     def _looked(self, key: Key, stack: CosStack, status: CosStackStatus) -> None:
         """A stack that is to be probed or backed up by itself, and has come to rest, or changed, may be due."""
-        wanted, scheduled = stack.spec.probes, bool(schedules_of(stack))
+        wanted, scheduled = stack.spec.probes, until_due(stack, datetime.now(UTC)) is not None
         probed = wanted.after_change or wanted.interval_seconds is not None
         if not (probed or scheduled):
             self._settled.pop(key, None)

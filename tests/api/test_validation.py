@@ -53,6 +53,12 @@ def scheduled(**fields: Any) -> dict[str, Any]:
     return {"redis": {}, "backup": {"repositories": repositories, "schedules": [schedule]}}
 
 
+def verified(**fields: Any) -> dict[str, Any]:
+    repositories = [{"name": "main", "volume": {"size": "1Gi"}}]
+    verification = {"schedule": "0 5 * * 6", **fields}
+    return {"redis": {}, "backup": {"repositories": repositories, "verification": verification}}
+
+
 def maintained(**fields: Any) -> dict[str, Any]:
     repositories = [{"name": "main", "volume": {"size": "1Gi"}}]
     return {"redis": {}, "backup": {"repositories": repositories, "maintenance": fields}}
@@ -89,6 +95,21 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
         maintained(timeZone="Asia/Tokyo"),
         maintained(timeZone="Tokyo"),
         ("spec.backup.maintenance", "unknown time zone Tokyo"),
+    ),
+    "time of verification": (
+        verified(schedule="0 5 * * SAT"),
+        verified(schedule="on saturdays"),
+        ("spec.backup.verification.schedule", "a cron expression of five fields"),
+    ),
+    "time zone of verification": (
+        verified(timeZone="Asia/Tokyo"),
+        verified(timeZone="Tokyo"),
+        ("spec.backup.verification", "unknown time zone Tokyo"),
+    ),
+    "repository of verification": (
+        verified(repository="main"),
+        verified(repository="other"),
+        ("spec.backup.verification", "names a repository that is not in repositories"),
     ),
     "how many backups are kept": (
         scheduled(keep={"monthly": 3}),

@@ -36,6 +36,8 @@ OF_BACKUPS = {
     "Backups and restores that ended",
     "Size of the newest good copy",
     "Duration of the newest good copy",
+    "Since copies were last proved",
+    "Duration of a restore",
 }
 RULES = ROOT / "charts/cos-operator/files/monitoring/rules.yaml"
 

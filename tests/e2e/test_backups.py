@@ -496,6 +496,22 @@ def test_elasticsearch_under_writes_comes_back_as_it_was_copied(searched: Cluste
     searched.wait_ready(SEARCH, SPACE)
 
 
+def test_a_proof_restores_beside_the_stack_and_leaves_nothing(kept: Cluster) -> None:
+    before = {item["metadata"]["name"] for item in kept.list("pvc", SPACE)}
+    pod = kept.get("pod", "cos-redis-0", SPACE)
+    restore(kept, "proof", source={}, into="Throwaway")
+    found = ended(kept, "proof", kind="stackrestore")
+    assert found["phase"] == "Succeeded", found
+    (row,) = found["components"]
+    assert row["entries"] == int(redis(kept, "dbsize"))
+    assert row["pointInTime"] == status(kept, "afterwards")["components"][0]["pointInTime"], "the newest"
+    assert not row.get("claim")
+    wait_for(
+        "its volume is gone", lambda: {i["metadata"]["name"] for i in kept.list("pvc", SPACE)} == before, 30
+    )
+    assert kept.get("pod", "cos-redis-0", SPACE)["metadata"]["uid"] == pod["metadata"]["uid"]
+
+
 def rows(cluster: Cluster) -> list[dict[str, Any]]:
     found = cluster.list("stackbackups", SPACE)
     return [row for item in found for row in (item.get("status") or {}).get("components") or ()]

@@ -18,7 +18,7 @@ from cos_controllers.api.common import (
 )
 from cos_controllers.api.metadata import Metadata
 from cos_controllers.api.model import ApiModel, Rule
-from cos_controllers.api.schedule import Maintenance, Schedule
+from cos_controllers.api.schedule import Maintenance, Schedule, Verification
 from cos_controllers.api.status import Condition
 
 #: The value of a label.
@@ -112,6 +112,8 @@ class Backup(ApiModel):
     """Backups that are made by themselves, and how long they are kept."""
     maintenance: Maintenance = Maintenance()
     """When repositories are looked after."""
+    verification: Verification | None = None
+    """When the newest copies are restored for proof, and thrown away again; never when absent."""
     resources: Resources = Resources(
         requests=ResourceList(cpu="100m", memory="128Mi"), limits=ResourceList(memory="512Mi")
     )
@@ -127,6 +129,16 @@ class Backup(ApiModel):
                 <= {"", *(item.name for item in self.repositories)}
             ),
             field_path=".schedules",
+        ),
+        Rule(
+            cel="!has(self.verification) || !has(self.verification.repository) || "
+            "self.verification.repository == '' || self.repositories.exists(r, r.name == self.verification.repository)",
+            message="verification names a repository that is not in repositories: add it or change verification",
+            holds=lambda self: (
+                self.verification is None
+                or self.verification.repository in {"", *(item.name for item in self.repositories)}
+            ),
+            field_path=".verification",
         ),
     )
 

@@ -21,6 +21,13 @@ class ExistingData(StrEnum):
     SET_ASIDE = "SetAside"
 
 
+class Into(StrEnum):
+    """What is filled."""
+
+    STACK = "Stack"
+    THROWAWAY = "Throwaway"
+
+
 class RestoreSource(ApiModel):
     """A copy that a repository has, whoever knows of it: after the loss of a namespace, or of another stack."""
 
@@ -51,6 +58,9 @@ class StackRestoreSpec(ApiModel):
         list[ComponentName], Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "set"})
     ] = []
     """Components to restore, for example redis; all of the backup when empty."""
+    into: Into = Into.STACK
+    """`Stack`: new volumes of the stack, which come into use. `Throwaway`: volumes that go with the Job, for proof that
+    the copies can be restored, and how long it takes: nothing of the stack changes."""
     existing_data: ExistingData = ExistingData.REFUSE
     """`SetAside`: the component's volume is exchanged for the restored one, and kept. What was written since the copy
     is on it alone. `Refuse`: a component that has run on its volume is left as it is."""
@@ -83,7 +93,8 @@ class RestorePhase(StrEnum):
     SWITCHING = "Switching"
     """The component is restarted on the new volume, and its gates are awaited."""
     SUCCEEDED = "Succeeded"
-    """The component serves what was restored. The volume before it is kept."""
+    """The component serves what was restored, and the volume before it is kept; or, into `Throwaway`, the engine was
+    proved on it."""
     FAILED = "Failed"
     """It does not: the message says why. The component runs on the volume that it had."""
 
@@ -104,7 +115,7 @@ class RestoredStatus(ApiModel):
     switch_time: Time | None = None
     """When the new volume was ready to be used (RFC 3339)."""
     completion_time: Time | None = None
-    """When it had ended (RFC 3339)."""
+    """When it had ended (RFC 3339); into `Throwaway`, from `startTime` on that is how long a restore takes."""
     claim: Annotated[str, Field(max_length=253)] = ""
     """The new volume's PersistentVolumeClaim."""
     previous_claim: Annotated[str, Field(max_length=253)] = ""

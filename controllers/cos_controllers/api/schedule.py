@@ -114,6 +114,27 @@ class Schedule(Times):
     """Make none for now. Nothing is removed either."""
 
 
+class Verification(Times):
+    """When the newest copies are restored for proof: onto volumes that are thrown away, beside the stack."""
+
+    repository: Annotated[str, Field(max_length=20)] = ""
+    """Repository of `repositories`; the first when empty."""
+    components: Annotated[
+        list[ComponentName], Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "set"})
+    ] = []
+    """Components to verify, for example redis; all that can be when empty."""
+    jitter_seconds: Annotated[int, Field(ge=0, le=3600)] = 0
+    """As in `schedules`."""
+    starting_deadline_seconds: Annotated[int, Field(ge=60, le=86400)] = 3600
+    """Seconds within which a verification must have begun, from its time on."""
+    active_deadline_seconds: Annotated[int, Field(ge=60, le=604800)] = 3600
+    """Seconds that each half may take: fetching the copy, and loading it."""
+    suspend: bool = False
+    """Make none for now."""
+    history_limit: Annotated[int, Field(ge=1, le=100)] = 3
+    """Ended verifications that are kept."""
+
+
 class Maintenance(Times):
     """When repositories are looked after: with the first copy of each component after each of these times.
 

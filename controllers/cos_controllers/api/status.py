@@ -159,7 +159,10 @@ class Reason(StrEnum):
     BACKUP_FAILED = "BackupFailed"
     """The newest copy of a component failed: the message says why."""
     BACKUP_LATE = "BackupLate"
-    """Two times of a schedule have passed since its newest backup that succeeded: the message says which."""
+    """Two times of a schedule, or of the verification, have passed since its newest that succeeded: the message says
+    which."""
+    VERIFICATION_FAILED = "VerificationFailed"
+    """The newest verification did not find that the newest copies can be restored: the message says why."""
     REPOSITORY_UNSOUND = "RepositoryUnsound"
     """A repository was not found whole, or could not be looked after: the message says why."""
     BACKUP_UNKNOWN = "BackupUnknown"

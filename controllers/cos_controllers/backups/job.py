@@ -35,7 +35,10 @@ from cos_controllers.jobs import OPERATOR_UID, Work, job_of_work
 from cos_controllers.k8s import (
     Manifest,
     V1Container,
+    V1EphemeralVolumeSource,
     V1KeyToPath,
+    V1PersistentVolumeClaimSpec,
+    V1PersistentVolumeClaimTemplate,
     V1PersistentVolumeClaimVolumeSource,
     V1ProjectedVolumeSource,
     V1ResourceRequirements,
@@ -45,6 +48,7 @@ from cos_controllers.k8s import (
     V1Volume,
     V1VolumeMount,
     V1VolumeProjection,
+    V1VolumeResourceRequirements,
 )
 from cos_controllers.names import (
     backup_claim,
@@ -160,14 +164,14 @@ def job_of_restore(
     restore: StackRestore,
     repository: Repository,
     copy: CopyStatus,
-    claim: str,
+    *,
+    volume: V1Volume,
     spec: EngineSpec,
     dumper: Dumper,
-    *,
     template: Manifest,
     image: str,
 ) -> Manifest:
-    """The Job that fills a volume: restic fetches the copy, the engine's own tools load it.
+    """The Job that fills a volume (`kept` or `thrown_away`): restic fetches the copy, the engine's own tools load it.
 
     `template` and `image` as for `job_of_copy`.
     """
@@ -188,7 +192,6 @@ def job_of_restore(
             "volume_mounts": [*_SHARED, mount("target", TARGET_DIR, read_only=False)],
         }
     )
-    target = V1PersistentVolumeClaimVolumeSource(claim_name=claim)
     # As large as the copy, and its manifest.
     size = f"{(copy.bytes or 0) // MI + 2}Mi"
     job = job_of_work(
@@ -203,12 +206,31 @@ def job_of_restore(
             init_containers=(fetch,),
             volumes=(
                 *_scratches(size),
-                V1Volume(name="target", persistent_volume_claim=target),
+                volume,
                 *volumes,
             ),
         ),
     )
     return _placed(job, template)
+
+
+def kept(claim: str) -> V1Volume:
+    """A volume that a restore fills and that stays."""
+    source = V1PersistentVolumeClaimVolumeSource(claim_name=claim)
+    return V1Volume(name="target", persistent_volume_claim=source)
+
+
+def thrown_away(claim: Manifest) -> V1Volume:
+    """A volume like a claim, which goes with the Job's pod."""
+    spec = claim["spec"]
+    template = V1PersistentVolumeClaimTemplate(
+        spec=V1PersistentVolumeClaimSpec(
+            access_modes=spec["accessModes"],
+            resources=V1VolumeResourceRequirements(requests=spec["resources"]["requests"]),
+            storage_class_name=spec.get("storageClassName"),
+        )
+    )
+    return V1Volume(name="target", ephemeral=V1EphemeralVolumeSource(volume_claim_template=template))
 
 
 def job_of_search(

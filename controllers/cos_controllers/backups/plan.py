@@ -17,8 +17,8 @@ from cos_controllers.backups.job import is_search
 from cos_controllers.backups.life import step
 from cos_controllers.backups.restoring import restore_step
 from cos_controllers.backups.retention import expired, is_removed, without
-from cos_controllers.backups.schedules import due, until_due
-from cos_controllers.backups.seen import Seen, age, is_over, label
+from cos_controllers.backups.schedules import due, outlived, until_due
+from cos_controllers.backups.seen import Operation, Seen, age, is_over, label
 from cos_controllers.jobs import Doomed, doomed
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import LABEL_BACKUP_UID, LABEL_STACK_COMPONENT
@@ -37,14 +37,16 @@ class Plan:
 
     `statuses`, `restored`: those that differ from what is stored, by name of the backup and of the restore. `jobs`: to
     be deleted with their pods: their result is stored, or nobody waits for it. `backups`: those of which nothing is
-    kept any more. `create`: backups that are due. `claims`: volumes to write. `begin`: Jobs to create. `again`: seconds
-    until the next look, None if only an event can change anything.
+    kept any more. `restores`: verifications that are kept no longer. `create`: backups and verifications that are due.
+    `claims`: volumes to write. `begin`: Jobs to create. `again`: seconds until the next look, None if only an event can
+    change anything.
     """
 
     statuses: Mapping[str, StackBackupStatus] = field(default_factory=dict)
     restored: Mapping[str, StackRestoreStatus] = field(default_factory=dict)
     jobs: tuple[Doomed, ...] = ()
     backups: tuple[Doomed, ...] = ()
+    restores: tuple[Doomed, ...] = ()
     create: tuple[Manifest, ...] = ()
     claims: tuple[Claim, ...] = ()
     begin: tuple[Begin, ...] = ()
@@ -84,7 +86,8 @@ def decide(seen: Seen, now: datetime) -> Plan:
     plan = _retained(seen, plan, removed)
     again = [_wait(seen, plan, waiting=bool(backups or restores))]
     if seen.stack and seen.image:
-        plan = replace(plan, create=tuple(due(seen.stack, seen.backups, seen.made, now)))
+        gone = tuple(map(_doomed, outlived(seen.stack, seen.restores)))
+        plan = replace(plan, create=tuple(due(seen, now)), restores=gone)
         again.append(until_due(seen.stack, now))
     return replace(plan, again=min((seconds for seconds in again if seconds is not None), default=None))
 
@@ -108,8 +111,12 @@ def _retained(seen: Seen, plan: Plan, removed: Mapping[str, Sequence[str]]) -> P
         plan,
         # First of all: the Job that has removed them goes once its own backup has ended.
         statuses={**statuses, **plan.statuses},
-        backups=tuple(Doomed(item.metadata.name, item.metadata.uid) for item in gone),
+        backups=tuple(map(_doomed, gone)),
     )
+
+
+def _doomed(item: Operation) -> Doomed:
+    return Doomed(item.metadata.name, item.metadata.uid)
 
 
 def _wait(seen: Seen, plan: Plan, *, waiting: bool) -> float | None:

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import NamedTuple
 
 from cos_controllers.api.backup import BackupPhase, CopyStatus, Repository, StackBackup
-from cos_controllers.api.restore import ExistingData, RestoredStatus, RestoreSource, StackRestore
+from cos_controllers.api.restore import (
+    ExistingData,
+    Into,
+    RestoredStatus,
+    RestorePhase,
+    RestoreSource,
+    StackRestore,
+)
 from cos_controllers.api.stack import CosStack, StoreSpec
 from cos_controllers.backups.begin import Begin, Claim, Obstacle, Waits, copied, engine_of, template_of
 from cos_controllers.backups.candidates import candidate, candidate_of, claim_ref
-from cos_controllers.backups.job import job_of_restore, job_of_search, location, path_of
+from cos_controllers.backups.job import job_of_restore, job_of_search, kept, location, path_of, thrown_away
 from cos_controllers.backups.order import Find
 from cos_controllers.backups.report import FoundCopy, of_facts
 from cos_controllers.backups.seen import Seen, age, is_over, repository_of
@@ -47,6 +55,28 @@ def copies_named(restore: StackRestore, seen: Seen) -> list[CopyStatus]:
     return [row for row in backup.status.components if not wanted or row.name in wanted] if backup else []
 
 
+def is_proof(restore: StackRestore) -> bool:
+    """Whether it only proves that copies can be restored: nothing of the stack changes."""
+    return restore.spec.into is Into.THROWAWAY
+
+
+def proved(restores: Sequence[StackRestore]) -> dict[str, RestoredStatus]:
+    """The newest proof of each component that its copies can be restored."""
+    rows = [
+        row
+        for restore in restores
+        if is_proof(restore)
+        for row in restore.status.components
+        if row.phase is RestorePhase.SUCCEEDED
+    ]
+    return {row.name: row for row in sorted(rows, key=lambda row: row.completion_time or "")}
+
+
+def is_held(restore: StackRestore, stack: CosStack) -> bool:
+    """Whether the stack is paused, and the restore would change it."""
+    return stack.spec.paused and not is_proof(restore)
+
+
 def rows_of(restore: StackRestore, stack: CosStack, seen: Seen) -> list[RestoredStatus]:
     """What is to be restored: the copies of a backup, or those that are still to be looked for."""
     if restore.spec.source is None:
@@ -80,7 +110,7 @@ def obstacle_to_restore(restore: StackRestore, seen: Seen) -> Obstacle | None:
         return Obstacle(f"waits until backup {restore.spec.backup} has ended")
     if mistake := _mistake(restore, stack, backup, seen):
         return Obstacle(mistake, lasting=True)
-    return Obstacle("a change waits: spec.paused") if stack.spec.paused else None
+    return Obstacle("a change waits: spec.paused") if is_held(restore, stack) else None
 
 
 def _backup_of(restore: StackRestore, seen: Seen) -> StackBackup | None:
@@ -137,7 +167,8 @@ def refusal(restore: StackRestore, copy: CopyStatus, stack: CosStack, seen: Seen
     runs = row.version if row and row.version else engine.instances(stack.spec)[copy.name].version
     if why := engine.may_open(copy.engine_version, runs):
         return f"{copy.name}: {why}"
-    if restore.spec.existing_data is ExistingData.REFUSE and (used := _used_volume(copy.name, stack, seen)):
+    keeps = restore.spec.existing_data is ExistingData.REFUSE and not is_proof(restore)
+    if keeps and (used := _used_volume(copy.name, stack, seen)):
         return (
             f"{copy.name} has data on volume {used}: write existingData: SetAside to put the copy in its place and to "
             "keep the volume"
@@ -215,49 +246,47 @@ def begin_restore(restore: StackRestore, row: RestoredStatus, seen: Seen) -> Sta
     if why := unfit(restore, copy, stack, seen):
         # Since it was looked at first the stack has become another.
         raise Waits(why)
-    if repository is None or stack.spec.backup is None or stack.spec.paused:
+    if repository is None or stack.spec.backup is None or is_held(restore, stack):
         raise Waits("a change waits: spec.paused")
     if other := _earlier(restore, row.name, seen):
         raise Waits(f"waits until {other} has ended: one restore of a component is made at a time")
     template = template_of(row.name, stack, repository, seen)
     engine, instance = engine_of(row.name, stack), child_name(stack.metadata.name, row.name)
-    volumes = data_volumes(stack, seen.objects, instance)
-    mine = [obj for obj in volumes.values() if candidate_of(obj) == restore.metadata.uid]
-    runs_on = claim_of(template) or ""
-    old = seen.objects.get(claim_ref(runs_on))
-    if old and old["metadata"].get("deletionTimestamp"):
-        raise Waits(f"volume {runs_on} is being deleted and could not be set aside: copy its data away first")
-    before = runs_on if old else ""
-    if not mine:
-        spec = engine.instances(stack.spec)[row.name]
-        assert isinstance(spec, StoreSpec)  # noqa: S101 - narrows the type; dumpers have data
-        # Never the name of a volume that is gone: the pod that waits for it would begin on what is being filled.
-        name = claim_name(instance, max(*volumes, serial_of(runs_on), -1) + 1)
-        claim = candidate(restore, stack, copy, engine.kind, name, spec, old)
-        update = {
-            "claim": name,
-            "previous_claim": before,
-            "message": seen.problems.get(row.name) or f"volume {name} is made",
-        }
-        return Stage(row.model_copy(update=update), claims=(Claim(row.name, claim),))
-    claim_now = mine[0]["metadata"]["name"]
-    job = job_of_restore(
+    spec = engine.instances(stack.spec)[row.name]
+    assert isinstance(spec, StoreSpec)  # noqa: S101 - narrows the type; dumpers have data
+    fill = partial(
+        job_of_restore,
         stack,
         restore,
         repository,
         copy,
-        claim_now,
-        engine.instances(stack.spec)[row.name],
-        DUMPERS[engine.kind],
+        spec=spec,
+        dumper=DUMPERS[engine.kind],
         template=template,
         image=seen.image,
     )
-    update = {
-        "claim": claim_now,
-        "previous_claim": before,
-        "message": seen.problems.get(row.name) or "its Job is made",
-    }
-    return Stage(row.model_copy(update=update), begin=(Begin(row.name, job, admit=False),))
+    volumes = data_volumes(stack, seen.objects, instance)
+    mine = [obj for obj in volumes.values() if candidate_of(obj) == restore.metadata.uid]
+    runs_on = claim_of(template) or ""
+    old = seen.objects.get(claim_ref(runs_on))
+    if old and old["metadata"].get("deletionTimestamp") and not is_proof(restore):
+        raise Waits(f"volume {runs_on} is being deleted and could not be set aside: copy its data away first")
+    before = runs_on if old else ""
+    # Never the name of a volume that is gone: the pod that waits for it would begin on what is being filled.
+    name = claim_name(instance, max(*volumes, serial_of(runs_on), -1) + 1)
+    claim = candidate(restore, stack, copy, engine.kind, name, spec, old)
+    made = seen.problems.get(row.name) or "its Job is made"
+    if is_proof(restore):
+        begin = Begin(row.name, fill(volume=thrown_away(claim)), admit=False)
+        return Stage(row.model_copy(update={"message": made}), begin=(begin,))
+    if not mine:
+        told = seen.problems.get(row.name) or f"volume {name} is made"
+        update = {"claim": name, "previous_claim": before, "message": told}
+        return Stage(row.model_copy(update=update), claims=(Claim(row.name, claim),))
+    name = mine[0]["metadata"]["name"]
+    update = {"claim": name, "previous_claim": before, "message": made}
+    begin = Begin(row.name, fill(volume=kept(name)), admit=False)
+    return Stage(row.model_copy(update=update), begin=(begin,))
 
 
 def _earlier(restore: StackRestore, component: str, seen: Seen) -> str:
@@ -265,6 +294,8 @@ def _earlier(restore: StackRestore, component: str, seen: Seen) -> str:
     for other in sorted(seen.restores, key=age):
         if other.metadata.uid == restore.metadata.uid:
             return ""
+        if is_proof(other):
+            continue
         rows = other.status.components if not is_over(other) else ()
         if any(row.name == component and not row.completion_time for row in rows):
             return other.metadata.name

@@ -25,6 +25,7 @@ from cos_controllers.backups.restore_begin import (
     as_status,
     begin_restore,
     begin_search,
+    is_proof,
     obstacle_to_restore,
     refusal,
     repository_in,
@@ -184,28 +185,35 @@ def _filling(
 def _filled(restore: StackRestore, row: RestoredStatus, loaded: Loaded, seen: Seen, now: datetime) -> Stage:
     """A volume that is filled comes into use, if nothing has come in between."""
     claim, stack, copy = seen.objects.get(claim_ref(row.claim)), seen.stack, row.source
-    if claim is None or claim["metadata"].get("deletionTimestamp"):
-        return Stage(_failed(row, f"volume {row.claim} was deleted", now))
     if stack is None or copy is None:
         return Stage(_failed(row, seen.why or "the stack was deleted", now))
+    told = {"percent": None, "entries": loaded.entries, "point_in_time": copy.point_in_time}
+    if is_proof(restore):
+        update = {"phase": RestorePhase.SUCCEEDED, "completion_time": timestamp(now), "message": ""}
+        return Stage(row.model_copy(update=told | update))
     if stack.spec.paused:
         return Stage(row.model_copy(update={"message": "filled; a change waits: spec.paused"}))
-    if why := refusal(restore, copy, stack, seen):
+    lost = [
+        f"volume {row.claim} was deleted" if claim is None or _is_going(claim) else "",
+        refusal(restore, copy, stack, seen),
+        f"volume {row.previous_claim} is being deleted and cannot be set aside"
+        if _is_going(seen.objects.get(claim_ref(row.previous_claim)))
+        else "",
+    ]
+    if why := next(filter(None, lost), ""):
         return Stage(_failed(row, why, now))
-    if (old := seen.objects.get(claim_ref(row.previous_claim))) and old["metadata"].get("deletionTimestamp"):
-        return Stage(
-            _failed(row, f"volume {row.previous_claim} is being deleted and cannot be set aside", now)
-        )
     update = {
         "phase": RestorePhase.SWITCHING,
         "switch_time": timestamp(now),
-        "percent": None,
-        "entries": loaded.entries,
-        "point_in_time": copy.point_in_time,
         "message": f"restarts on volume {row.claim}",
     }
     # The status is written first: a volume that has come into use is never taken for one that is still to be.
-    return Stage(row.model_copy(update=update))
+    return Stage(row.model_copy(update=told | update))
+
+
+def _is_going(claim: Manifest | None) -> bool:
+    """Whether a volume is there and is being deleted."""
+    return claim is not None and bool(claim["metadata"].get("deletionTimestamp"))
 
 
 def _switching(restore: StackRestore, row: RestoredStatus, seen: Seen, now: datetime) -> Stage:
@@ -240,7 +248,7 @@ def _going_back(
 ) -> Stage:
     """It has not served in time. Without the volume before it there is nothing to go back to."""
     old = seen.objects.get(claim_ref(row.previous_claim))
-    if old is None or old["metadata"].get("deletionTimestamp"):
+    if old is None or _is_going(old):
         told = f"it does not serve from volume {row.claim}, and stays on it: there is no other"
         return Stage(_failed(row, told, now))
     if not candidate_of(claim):
@@ -308,7 +316,7 @@ def _summed_up(restore: StackRestore, rows: Sequence[RestoredStatus], now: datet
         kept = ", ".join(row.previous_claim for row in rows if row.previous_claim)
         update |= {
             "phase": RestorePhase.FAILED if failed else RestorePhase.SUCCEEDED,
-            "message": (told or f"restored; kept: {kept}")[:1024],
+            "message": (told or (f"restored; kept: {kept}" if kept else "restored"))[:1024],
             "completion_time": timestamp(now),
         }
     else:

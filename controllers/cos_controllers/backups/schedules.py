@@ -1,26 +1,34 @@
-"""Backups that a stack asks for by `spec.backup.schedules`: which are due, and whether they come in time.
+"""Backups that a stack asks for by `spec.backup.schedules`, and verifications: which are due, and whether they come.
 
 Nothing is remembered: what is due follows from the clock, the spec and the backups that are there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 from zlib import crc32
 
 from cos_controllers.api.backup import BackupPhase, StackBackup
-from cos_controllers.api.schedule import SLOT_FORMAT, Schedule
+from cos_controllers.api.restore import Into, RestorePhase, StackRestore
+from cos_controllers.api.schedule import SLOT_FORMAT, Schedule, Verification
 from cos_controllers.api.stack import CosStack
-from cos_controllers.backups.seen import age, is_over
+from cos_controllers.backups.seen import Operation, Seen, age, is_over
 from cos_controllers.cron import following, latest
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import API_VERSION, LABEL_SCHEDULE
 
+Planned = Schedule | Verification
+
+#: Phases of what has succeeded, though it may be kept no longer.
+_GOOD = frozenset({BackupPhase.SUCCEEDED, BackupPhase.EXPIRED, RestorePhase.SUCCEEDED})
+#: What says of a StackRestore that it is a verification, in the place of a schedule's name, which has no capitals.
+VERIFICATION = "Verification"
+
 
 class Lateness(NamedTuple):
-    """A schedule whose backups do not come, and since when."""
+    """A schedule whose backups do not come, or the verification, and since when."""
 
     schedule: str
     since: datetime
@@ -36,88 +44,144 @@ def made_by(schedule: Schedule, backups: Sequence[StackBackup]) -> list[StackBac
     return [item for item in backups if item.metadata.labels.get(LABEL_SCHEDULE) == schedule.name]
 
 
-def due(
-    stack: CosStack, backups: Sequence[StackBackup], made: Collection[str], now: datetime
-) -> Iterator[Manifest]:
-    """The backups to create. Their names follow from their time, so that each is created once.
+def verification_of(stack: CosStack) -> Verification | None:
+    """When the stack's copies are verified."""
+    return stack.spec.backup.verification if stack.spec.backup else None
 
-    `made`: names of those that were made, and may be gone: who deletes one does not want it.
+
+def verifications(restores: Sequence[StackRestore]) -> list[StackRestore]:
+    """The restores that were made for proof, by themselves."""
+    return [item for item in restores if item.metadata.labels.get(LABEL_SCHEDULE) == VERIFICATION]
+
+
+def due(seen: Seen, now: datetime) -> Iterator[Manifest]:
+    """The backups and restores to create. Their names follow from their time, so that each is created once.
+
+    Who deletes one that was made does not want it: it is not made again.
     """
-    known = {item.metadata.name for item in backups} | set(made)
+    stack = seen.stack
+    if stack is None:
+        return
     for schedule in schedules_of(stack):
-        slot = _slot(stack, schedule, now)
-        if schedule.suspend or slot is None or any(not is_over(item) for item in made_by(schedule, backups)):
-            continue
-        left = schedule.starting_deadline_seconds - (now - slot).total_seconds()
-        wanted = _backup(stack, schedule, slot, left)
-        # A stack that is new has missed nothing.
-        if (
-            left > 0
-            and slot > datetime.fromisoformat(stack.metadata.creation_timestamp)
-            and wanted["metadata"]["name"] not in known
-        ):
+        if slot := _open_slot(stack, schedule, made_by(schedule, seen.backups), now):
+            wanted = _backup(stack, schedule, slot, now)
+            if not _is_known(wanted, seen.backups, seen):
+                yield wanted
+    verification = verification_of(stack)
+    if verification and (slot := _open_slot(stack, verification, verifications(seen.restores), now)):
+        wanted = _verification(stack, verification, slot, now)
+        if not _is_known(wanted, seen.restores, seen):
             yield wanted
 
 
 def until_due(stack: CosStack, now: datetime) -> float | None:
     """Seconds until the next one is; None without one."""
+    verification = verification_of(stack)
+    times: list[Planned] = [*schedules_of(stack), *([verification] if verification else [])]
     found = [
-        (moment + _jitter(stack, schedule) - now).total_seconds()
-        for schedule in schedules_of(stack)
-        if not schedule.suspend and (moment := following(schedule, now - _jitter(stack, schedule)))
+        (moment + _jitter(stack, item) - now).total_seconds()
+        for item in times
+        if not item.suspend and (moment := following(item, now - _jitter(stack, item)))
     ]
     return max(min(found), 1.0) if found else None
 
 
-def late(stack: CosStack, backups: Sequence[StackBackup], now: datetime) -> list[Lateness]:
-    """The schedules whose second backup after the newest that succeeded should have ended, and has not.
+def late(
+    stack: CosStack, backups: Sequence[StackBackup], restores: Sequence[StackRestore], now: datetime
+) -> list[Lateness]:
+    """The schedules, and the verification, whose second one after the newest that succeeded should have ended.
 
-    Judged by age, so that it tells too when nobody makes them. Of a schedule that never had one nobody knows how long
-    it has been there.
+    Judged by age, so that it tells too when nobody makes them. Of one that never had any nobody knows how long it has
+    been there.
     """
+    kept: list[tuple[str, Planned, Sequence[Operation]]] = [
+        (schedule.name, schedule, made_by(schedule, backups)) for schedule in schedules_of(stack)
+    ]
+    if verification := verification_of(stack):
+        kept.append((VERIFICATION, verification, verifications(restores)))
     found = []
-    for schedule in schedules_of(stack):
-        own = sorted(made_by(schedule, backups), key=age)
-        good = [item for item in own if item.status.phase in {BackupPhase.SUCCEEDED, BackupPhase.EXPIRED}]
-        if schedule.suspend or not own:
+    for name, planned, operations in kept:
+        own = sorted(operations, key=age)
+        good = [item for item in own if item.status.phase in _GOOD]
+        if planned.suspend or not own:
             continue
         since = datetime.fromisoformat((good[-1] if good else own[0]).metadata.creation_timestamp)
-        first = following(schedule, since)
-        second = following(schedule, first) if first else None
-        patience = schedule.starting_deadline_seconds + 2 * schedule.active_deadline_seconds
-        if second and now >= second + _jitter(stack, schedule) + timedelta(seconds=patience):
-            found.append(Lateness(schedule.name, since))
+        first = following(planned, since)
+        second = following(planned, first) if first else None
+        patience = planned.starting_deadline_seconds + 2 * planned.active_deadline_seconds
+        if second and now >= second + _jitter(stack, planned) + timedelta(seconds=patience):
+            found.append(Lateness(name, since))
     return found
 
 
-def _slot(stack: CosStack, schedule: Schedule, now: datetime) -> datetime | None:
+def outlived(stack: CosStack, restores: Sequence[StackRestore]) -> list[StackRestore]:
+    """The ended verifications beyond those that are kept, the newest that succeeded never among them."""
+    verification = verification_of(stack)
+    if verification is None:
+        return []
+    ended = sorted((item for item in verifications(restores) if is_over(item)), key=age, reverse=True)
+    good = [item for item in ended if item.status.phase is RestorePhase.SUCCEEDED]
+    return [item for item in ended[verification.history_limit :] if item not in good[:1]]
+
+
+def _open_slot(stack: CosStack, planned: Planned, own: Sequence[Operation], now: datetime) -> datetime | None:
+    """The newest moment at which one was due, if it can still begin: no other goes on, and it is not too late."""
+    slot = _slot(stack, planned, now)
+    if planned.suspend or slot is None or any(not is_over(item) for item in own):
+        return None
+    if (now - slot).total_seconds() >= planned.starting_deadline_seconds:
+        return None
+    # A stack that is new has missed nothing.
+    return slot if slot > datetime.fromisoformat(stack.metadata.creation_timestamp) else None
+
+
+def _is_known(wanted: Manifest, there: Sequence[Operation], seen: Seen) -> bool:
+    name = wanted["metadata"]["name"]
+    return name in seen.made or any(item.metadata.name == name for item in there)
+
+
+def _slot(stack: CosStack, planned: Planned, now: datetime) -> datetime | None:
     """The newest moment at which one was due."""
-    jitter = _jitter(stack, schedule)
-    found = latest(schedule, now - jitter)
+    jitter = _jitter(stack, planned)
+    found = latest(planned, now - jitter)
     return found + jitter if found else None
 
 
-def _jitter(stack: CosStack, schedule: Schedule) -> timedelta:
+def _jitter(stack: CosStack, planned: Planned) -> timedelta:
     """How much later than the schedule says: always the same for one stack, and another one for each."""
-    mark = crc32(f"{stack.metadata.uid}/{schedule.name}".encode())
-    return timedelta(seconds=mark % (schedule.jitter_seconds + 1))
+    name = planned.name if isinstance(planned, Schedule) else VERIFICATION
+    return timedelta(seconds=crc32(f"{stack.metadata.uid}/{name}".encode()) % (planned.jitter_seconds + 1))
 
 
-def _backup(stack: CosStack, schedule: Schedule, slot: datetime, left: float) -> Manifest:
+def _backup(stack: CosStack, schedule: Schedule, slot: datetime, now: datetime) -> Manifest:
+    return _planned("StackBackup", stack, schedule, schedule.name, slot, now)
+
+
+def _verification(stack: CosStack, verification: Verification, slot: datetime, now: datetime) -> Manifest:
+    made = _planned("StackRestore", stack, verification, VERIFICATION, slot, now)
+    repository = made["spec"].pop("repository")
+    what = {"source": {"repository": repository} if repository else {}, "into": Into.THROWAWAY.value}
+    return made | {"spec": made["spec"] | what}
+
+
+def _planned(
+    kind: str, stack: CosStack, planned: Planned, name: str, slot: datetime, now: datetime
+) -> Manifest:
+    left = planned.starting_deadline_seconds - (now - slot).total_seconds()
     return {
         "apiVersion": API_VERSION,
-        "kind": "StackBackup",
+        "kind": kind,
         "metadata": {
-            "name": f"{stack.metadata.name}-{schedule.name}-{slot.strftime(SLOT_FORMAT)}",
+            "name": f"{stack.metadata.name}-{name.lower()}-{slot.strftime(SLOT_FORMAT)}",
             "namespace": stack.metadata.namespace,
             # Without an owner: what is in a repository outlives the stack, and so does what tells of it.
-            "labels": {LABEL_SCHEDULE: schedule.name},
+            "labels": {LABEL_SCHEDULE: name},
         },
         "spec": {
             "stackRef": {"name": stack.metadata.name},
-            "repository": schedule.repository,
-            "components": list(schedule.components),
+            "repository": planned.repository,
+            "components": list(planned.components),
             "startingDeadlineSeconds": max(int(left), 30),
-            "activeDeadlineSeconds": schedule.active_deadline_seconds,
+            "activeDeadlineSeconds": planned.active_deadline_seconds,
         },
     }

@@ -295,6 +295,45 @@ def restore(
     _run(restoring.restore(target, wish, timeout=timeout, as_json=output is Format.JSON))
 
 
+@app.command(short_help="Prove that the newest copies can be restored.")
+def verify(
+    name: Name = "",
+    *,
+    backup: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="StackBackup to verify; default: the newest copies of the repository."
+        ),
+    ] = "",
+    repository: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Where to look for copies; default: the stack's first repository."),
+    ] = "",
+    component: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--component", "-c", metavar="NAME", help="Component to verify, repeatable; default: all."
+        ),
+    ] = None,
+    timeout: Timeout = 3600,
+    output: Output = Format.HUMAN,
+    namespace: Namespace = None,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+) -> None:
+    """Restore onto volumes that are thrown away, and show what was found and how long it took.
+
+    Exit code 0 if everything was proved, else 1.
+    """
+    from cos_operator.cli import restore as restoring  # noqa: PLC0415 - the API client takes long to import
+    from cos_operator.cli.session import Target  # noqa: PLC0415 - likewise
+
+    target = Target(kubeconfig, context, namespace, name)
+    source = restoring.Source(repository) if repository or not backup else None
+    wish = restoring.Wish(backup, component or (), source=source, throwaway=True)
+    _run(restoring.restore(target, wish, timeout=timeout, as_json=output is Format.JSON))
+
+
 @app.command(short_help="Keep the operator from changing anything.")
 def pause(
     name: Name = "",

@@ -39,6 +39,7 @@ class Wish:
     components: Sequence[str] = ()
     set_aside: bool = False
     source: Source | None = None
+    throwaway: bool = False
 
     def spec(self, stack: str) -> Manifest:
         """The spec of the restore. Raises `CliError`."""
@@ -52,6 +53,7 @@ class Wish:
             **what,
             "components": list(self.components),
             "existingData": "SetAside" if self.set_aside else "Refuse",
+            **({"into": "Throwaway"} if self.throwaway else {}),
         }
 
 

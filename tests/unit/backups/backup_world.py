@@ -210,6 +210,7 @@ class World:
             *((self._write_restore, item) for item in plan.restored.items()),
             *((self._delete, item) for item in plan.jobs),
             *((self._forget, item) for item in plan.backups),
+            *((self._forget_restore, item) for item in plan.restores),
             *((self._create, item) for item in plan.create),
             *((self._apply, item) for item in plan.claims),
             *((self._begin, item) for item in plan.begin),
@@ -231,11 +232,15 @@ class World:
     def _forget(self, item: Any) -> None:
         assert self.backups.pop(item.name)["metadata"]["uid"] == item.uid
 
+    def _forget_restore(self, item: Any) -> None:
+        assert self.restores.pop(item.name)["metadata"]["uid"] == item.uid
+
     def _create(self, item: Manifest) -> None:
         name = item["metadata"]["name"]
-        assert name not in self.backups, "two backups of one name"
+        there = self.backups if item["kind"] == "StackBackup" else self.restores
+        assert name not in there, "two of one name"
         made = {"uid": self.uid(), "generation": 1, "creationTimestamp": timestamp(self.now)}
-        self.backups[name] = item | {"metadata": item["metadata"] | made}
+        there[name] = item | {"metadata": item["metadata"] | made}
         self.made |= {name}
 
     def _apply(self, item: Any) -> None:

@@ -25,9 +25,7 @@ def scheduled(*schedules: Manifest, **fields: Any) -> World:
 
 
 def names(world: World, now: datetime | None = None) -> list[str]:
-    seen = world.seen()
-    assert seen.stack
-    return [item["metadata"]["name"] for item in due(seen.stack, seen.backups, seen.made, now or world.now)]
+    return [item["metadata"]["name"] for item in due(world.seen(), now or world.now)]
 
 
 def run(world: World, *, code: int = 0) -> None:
@@ -145,8 +143,8 @@ def test_who_has_not_succeeded_twice_in_time_is_late() -> None:
     patience = timedelta(seconds=3 * 3600)
     second = START.replace(hour=2, minute=30) + patience
     backups = world.seen().backups
-    assert late(stack, backups, second - timedelta(seconds=1)) == []
-    ((name, since),) = late(stack, backups, second)
+    assert late(stack, backups, [], second - timedelta(seconds=1)) == []
+    ((name, since),) = late(stack, backups, [], second)
     assert (name, since) == ("hourly", START.replace(minute=30))
 
 
@@ -154,11 +152,11 @@ def test_failures_from_the_beginning_are_late_too_and_none_at_all_says_nothing()
     world = scheduled()
     stack = world.seen().stack
     assert stack
-    assert late(stack, [], START + timedelta(days=9)) == []
+    assert late(stack, [], [], START + timedelta(days=9)) == []
     world.step(30 * 60)
     run(world, code=1)
     assert world.phase("cos-hourly-202601010030") is BackupPhase.FAILED
-    assert late(stack, world.seen().backups, START + timedelta(days=1))
+    assert late(stack, world.seen().backups, [], START + timedelta(days=1))
 
 
 @pytest.mark.parametrize("text", ["0 3 * * *", "*/15 0-6 1,15 JAN-JUN MON#1", "0 0 29 2 *"])

@@ -145,11 +145,10 @@ def test_rights_are_those_that_the_operator_uses() -> None:
     assert not verbs["cosstacks"] & {"create", "update", "patch", "delete"}, "a spec is the user's"
     assert verbs["cosstacks/status"] == {"patch"}
     assert verbs["stackprobes/status"] == {"patch"}
-    for kind in ("stackprobes", "stackbackups"):
+    for kind in ("stackprobes", "stackbackups", "stackrestores"):
         assert verbs[kind] == {"list", "watch", "create", "delete"}, (
             "those of schedules; a spec is the user's"
         )
-    assert verbs["stackrestores"] == {"list", "watch"}, "a spec is the user's"
     for kind in ("stackbackups", "stackrestores"):
         assert verbs[f"{kind}/status"] == {"patch"}
     own = {

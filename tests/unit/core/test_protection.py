@@ -10,6 +10,7 @@ import pytest
 from world import World
 
 from cos_controllers.api.backup import StackBackup
+from cos_controllers.api.restore import StackRestore
 from cos_controllers.components.registry import DUMPERS, ENGINES
 from cos_controllers.conditions import turned
 from cos_controllers.k8s import Manifest
@@ -332,3 +333,33 @@ def test_a_repository_that_is_not_whole_is_told_until_it_is() -> None:
     assert "redis: its copies could not be looked after: repository contains errors" in verdict(world)[2]
     world.backups = [*world.backups, copied(world, minute=5, snapshot="id2")]
     assert verdict(world)[1] == "BackedUp"
+
+
+def verified_by(world: World, phase: str, message: str = "") -> StackRestore:
+    at = "2026-01-01T00:00:00Z"
+    metadata = {"name": "v", "namespace": "cos", "uid": "v", "creationTimestamp": at}
+    return StackRestore.model_validate(
+        {
+            "apiVersion": "cos.dev/v1alpha1",
+            "kind": "StackRestore",
+            "metadata": metadata | {"labels": {"cos.dev/backup-schedule": "Verification"}},
+            "spec": {"stackRef": {"name": world.stack.metadata.name}, "source": {}, "into": "Throwaway"},
+            "status": {"phase": phase, "message": message, "completionTime": at},
+        }
+    )
+
+
+def test_copies_that_could_not_be_restored_are_told() -> None:
+    world = protected(SPEC | {"backup": BACKUP | {"verification": {"schedule": "0 5 * * 6"}}})
+    escrow(world)
+    world.backups = [copied(world)]
+    world.restores = [verified_by(world, "Failed", "redis: there are 2 keys, and 3 in the copy")]
+    assert verdict(world)[:2] == ("False", "VerificationFailed")
+    assert "v has failed: redis: there are 2 keys" in verdict(world)[2]
+    world.restores = [verified_by(world, "Succeeded")]
+    assert verdict(world)[1] == "BackedUp"
+    world.now += timedelta(days=21)
+    assert verdict(world)[1] == "BackupLate"
+    assert "verification: no copy was proved since" in verdict(world)[2]
+    world.restores = None
+    assert verdict(world)[:2] == ("Unknown", "BackupUnknown")

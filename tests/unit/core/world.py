@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 
 from cos_controllers.api.backup import StackBackup
 from cos_controllers.api.probe import StackProbe
+from cos_controllers.api.restore import StackRestore
 from cos_controllers.api.stack import CosStack
 from cos_controllers.changes import Apply, Delete
 from cos_controllers.conditions import refusal, timestamp, with_refusals
@@ -106,6 +107,7 @@ class World:
     facts: dict[str, Facts] = field(default_factory=dict)
     probes: list[StackProbe] = field(default_factory=list)
     backups: list[StackBackup] | None = field(default_factory=list)
+    restores: list[StackRestore] | None = field(default_factory=list)
     logs: dict[str, str] = field(default_factory=dict)
     warnings: dict[Ref, WarningEvent] = field(default_factory=dict)
     now: datetime = START
@@ -135,6 +137,7 @@ class World:
             facts={name: facts for name, facts in self.facts.items() if name in components},
             probes=self.probes,
             backups=self.backups,
+            restores=self.restores,
             warnings=self.warnings,
             logs=self.logs,
             entropy=next(self._serial).to_bytes(32, "big"),

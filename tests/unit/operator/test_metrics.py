@@ -8,6 +8,7 @@ from prometheus_client import generate_latest
 
 from cos_controllers.api.backup import BackupPhase, CopyStatus
 from cos_controllers.api.probe import StackProbe
+from cos_controllers.api.restore import RestoredStatus
 from cos_controllers.api.status import (
     ComponentStatus,
     Condition,
@@ -213,11 +214,22 @@ def test_of_backups_the_good_copy_of_each_component_is_told() -> None:
         bytes=20,
         stored_bytes=10,
     )
-    metrics.set_backups("ns", "kept", {"redis": copy})
+    proof = RestoredStatus(
+        name="redis",
+        point_in_time="2026-01-02T00:00:00Z",
+        start_time="2026-01-03T00:00:00Z",
+        completion_time="2026-01-03T00:00:40Z",
+    )
+    metrics.set_backups("ns", "kept", {"redis": copy}, {"redis": proof})
     where = {"namespace": "ns", "stack": "kept", "component": "redis"}
     names = ("point_timestamp_seconds", "bytes", "stored_bytes", "duration_seconds")
+    names += (
+        "verified_point_timestamp_seconds",
+        "verified_timestamp_seconds",
+        "verification_duration_seconds",
+    )
     found = [metrics.REGISTRY.get_sample_value(f"cos_backup_{name}", where) for name in names]
-    assert found == [1767312000, 20, 10, 20]
+    assert found == [1767312000, 20, 10, 20, 1767312000, 1767398440, 40]
     assert ("ns", "kept") in metrics.backed_up_stacks()
     metrics.set_backups("ns", "kept", {})
     assert metrics.REGISTRY.get_sample_value("cos_backup_bytes", where) is None
@@ -301,6 +313,9 @@ def test_the_table_is_what_is_exposed_and_follows_the_conventions() -> None:
         "cos_backup_bytes": ("gauge", ("namespace", "stack", "component")),
         "cos_backup_stored_bytes": ("gauge", ("namespace", "stack", "component")),
         "cos_backup_duration_seconds": ("gauge", ("namespace", "stack", "component")),
+        "cos_backup_verified_timestamp_seconds": ("gauge", ("namespace", "stack", "component")),
+        "cos_backup_verified_point_timestamp_seconds": ("gauge", ("namespace", "stack", "component")),
+        "cos_backup_verification_duration_seconds": ("gauge", ("namespace", "stack", "component")),
         "cos_restore_runs_total": ("counter", ("namespace", "stack", "phase")),
     }
     assert all(help_text.endswith(".") for *_, help_text in metrics.table())
