@@ -1,6 +1,7 @@
 """An application that is measured: `application.py SECONDS`, targets as JSON on standard input, p99s in ms as JSON out.
 
-It asks Redis 100 times a second, Postgres and a route of Traefik 30 times, each over two connections.
+Of those targets that there are it asks Redis 100 times a second, Postgres and a route of Traefik 30 times, each over
+two connections.
 """
 
 from __future__ import annotations
@@ -66,15 +67,16 @@ class Rows:
 
 def main() -> None:
     seconds, targets = float(sys.argv[1]), json.load(sys.stdin)
-    route = targets["traefik"]
-    check = Check(
-        kind=CheckName.ROUTE, rate=0, connections=1, route="app", host=route["name"], path=route["path"]
-    )
-    connectors: dict[str, tuple[Any, float]] = {
-        "redis": (lambda: Cache(targets["redis"]), 100),
-        "postgres": (lambda: Rows(targets["postgres"]), 30),
-        "traefik": (TraefikDriver().connector(Target(route["host"], route["port"]), check), 30),
-    }
+    connectors: dict[str, tuple[Any, float]] = {}
+    if "redis" in targets:
+        connectors["redis"] = (lambda: Cache(targets["redis"]), 100)
+    if "postgres" in targets:
+        connectors["postgres"] = (lambda: Rows(targets["postgres"]), 30)
+    if route := targets.get("traefik"):
+        check = Check(
+            kind=CheckName.ROUTE, rate=0, connections=1, route="app", host=route["name"], path=route["path"]
+        )
+        connectors["traefik"] = (TraefikDriver().connector(Target(route["host"], route["port"]), check), 30)
 
     def measure(name: str) -> float:
         connect, rate = connectors[name]

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import report
 import typer
 from apply_ready import measure_pairs
+from backup_cost import measure_backups
 from bench_cluster import ROOT, BenchCluster, run_testbed
 from probe_cost import measure_cost
 from probe_delay import measure_delays
@@ -128,6 +129,20 @@ def probe_throughput(
     """How much a saturating probe makes of an engine, beside redis-benchmark, pgbench and wrk."""
     _measure(
         "probe_throughput", instance, results, lambda cluster, *to: measure_throughput(cluster, rounds, *to)
+    )
+
+
+@app.command()
+def backup(
+    *,
+    rounds: Annotated[int, typer.Option(min=1, help="Times to measure each.")] = 3,
+    megabytes: Annotated[int, typer.Option(min=10, help="Of data in Redis.")] = 1000,
+    instance: Instance = _INSTANCE,
+    results: Results = _RESULTS,
+) -> None:
+    """What a backup and a restore take beside the same tools by hand, and what an application notices of one."""
+    _measure(
+        "backup", instance, results, lambda cluster, *to: measure_backups(cluster, rounds, megabytes, *to)
     )
 
 

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,8 +76,10 @@ class ProbedStack:
 
 
 @asynccontextmanager
-async def probed_stack(cluster: BenchCluster, progress: Progress, folder: Path) -> AsyncIterator[ProbedStack]:
-    """A Ready stack of the sample on a new cluster."""
+async def probed_stack(
+    cluster: BenchCluster, progress: Progress, folder: Path, spec: Mapping[str, Any] | None = None
+) -> AsyncIterator[ProbedStack]:
+    """A Ready stack on a new cluster: of the sample, or of another `spec`."""
     with progress.step("cluster with a node"):
         await asyncio.to_thread(run_testbed, cluster.instance, "up")
         await asyncio.to_thread(run_testbed, cluster.instance, "load", *_IMAGES)
@@ -91,15 +93,16 @@ async def probed_stack(cluster: BenchCluster, progress: Progress, folder: Path) 
     }
     command = [str(Path(sys.executable).with_name("cos-operator")), "run"]
     with Measured.start(command, environment, folder / "operator.log"):
-        with progress.step("six services"):
-            stack = await asyncio.to_thread(_create, cluster)
+        with progress.step("the stack"):
+            stack = await asyncio.to_thread(_create, cluster, spec)
         yield stack
 
 
-def _create(cluster: BenchCluster) -> ProbedStack:
+def _create(cluster: BenchCluster, spec: Mapping[str, Any] | None) -> ProbedStack:
     sample = yaml.safe_load_all((ROOT / "manifests/samples/full.yaml").read_text())
     (stack,) = [obj for obj in sample if obj and obj["kind"] == "CosStack"]
     stack["metadata"] = {"name": NAME, "namespace": HOME}
+    stack["spec"] = dict(spec or stack["spec"])
     stack["spec"]["images"] = {"registry": "testbed.local:5000"}
     cluster.kubectl("apply", "-f", "-", data=yaml.safe_dump(stack))
     ready = "--for=condition=Ready=True"

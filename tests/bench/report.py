@@ -26,6 +26,7 @@ def write(results: Sequence[Figures]) -> None:
         ("probe_cost", cost_section),
         ("probe_soak", soak_section),
         ("probe_throughput", throughput_section),
+        ("backup", backup_section),
     )
     for kind, table in sections:
         chosen = [figures for figures in results if figures["kind"] == kind]
@@ -306,6 +307,50 @@ def soak_section(results: Sequence[Figures]) -> str:
         _load(figures),
     ]
     return "\n".join(lines)
+
+
+def backup_section(results: Sequence[Figures]) -> str:
+    """The last measurement of backups."""
+    figures = results[-1]
+    seconds, stored = figures["seconds"], figures["stored"]
+    ours, hand = seconds["backup"], seconds["dump and store by hand"]
+    proof, raw = seconds["proof"], seconds["restore by hand"]
+    later = [second / stored[0] for second in stored[1:]]
+    rows = [
+        ("the first backup, s", ours[:1], ".0f"),
+        ("the same tools by hand, s", hand[:1], ".0f"),
+        ("**throughput of the first: operator / by hand** (bar: 0.8)", [hand[0] / ours[0]], ".2f"),
+        ("a later backup of unchanged data, s", ours[1:], ".0f"),
+        ("the same tools by hand, s", hand[1:], ".0f"),
+        ("**bytes that it stores, share of the first** (bar: 10 %)", [100 * share for share in later], ".1f"),
+        ("a restore until the engine is proved, s", proof, ".0f"),
+        ("the same tools by hand, s", raw, ".0f"),
+        (
+            "**operator / by hand, within a round** (bar: 1.2)",
+            [one / other for one, other in zip(proof, raw, strict=True)],
+            ".2f",
+        ),
+        ("application's p99 at Redis without a backup, ms", figures["p99"]["without"], ".2f"),
+        (
+            "**with / without, within a round** (bar: 1.25)",
+            [
+                one / other
+                for one, other in zip(figures["p99"]["with"], figures["p99"]["without"], strict=True)
+            ],
+            ".2f",
+        ),
+    ]
+    lines = [
+        _sources([figures]),
+        "",
+        f"| {figures['bytes'] / 1e6:.0f} MB, {len(ours)} rounds, in turns | median | lowest | highest |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, values, form in rows:
+        if values:
+            shown = (statistics.median(values), min(values), max(values))
+            lines.append(f"| {name} | " + " | ".join(format(value, form) for value in shown) + " |")
+    return "\n".join([*lines, "", _load(figures)])
 
 
 def throughput_section(results: Sequence[Figures]) -> str:
