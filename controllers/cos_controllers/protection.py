@@ -87,6 +87,10 @@ def _of_components(stack: CosStack, snapshot: Snapshot, backups: Sequence[StackB
         newest = _newest_end(stack, component, backups)
         if newest and newest.phase is BackupPhase.FAILED:
             failed.append(f"{component}: the newest copy failed: {newest.message}")
+    ended = [item for item in backups if item.status.completion_time]
+    last = max(ended, key=lambda item: item.status.completion_time or "", default=None)
+    if last and last.status.phase is BackupPhase.FAILED and not last.status.components:
+        failed.append(f"the newest backup failed: {last.status.message}")
     # What has gone wrong comes before what nobody has asked for yet.
     yield from (Problem(Reason.BACKUP_FAILED, text) for text in failed)
     yield from (Problem(Reason.NOT_BACKED_UP, text) for text in missing)

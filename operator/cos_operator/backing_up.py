@@ -205,19 +205,33 @@ class BackupMaker:
         for job in plan.jobs:
             # The Job is gone only after its pods: until then its name keeps others from the same data.
             await delete(self._kube, "Job", key.namespace, job, "Foreground")
-        for backup in plan.backups:
-            await delete(self._kube, "StackBackup", key.namespace, backup)
-        for restore in plan.restores:
-            await delete(self._kube, "StackRestore", key.namespace, restore)
-        for wanted in plan.create:
-            await self._create(key, wanted)
         problems = {claim.component: await self._write(claim.volume) for claim in plan.claims}
         problems |= {item.component: await self._begin(key, item) for item in plan.begin}
+        refused = await self._by_schedule(key, plan)
         if told := {name: why for name, why in problems.items() if why}:
             self._problems[key] = told
             raise NotBegun("; ".join(f"{name}: {why}" for name, why in told.items()))
         self._problems.pop(key, None)
+        if refused:
+            raise NotBegun("; ".join(refused))
         return plan.again
+
+    async def _by_schedule(self, key: Key, plan: Plan) -> list[str]:
+        """What comes and goes by itself, last of all: why what could not, which keeps nothing else from being done."""
+        problems = []
+        doomed = [("StackBackup", item) for item in plan.backups]
+        doomed += [("StackRestore", item) for item in plan.restores]
+        for kind, item in doomed:
+            try:
+                await delete(self._kube, kind, key.namespace, item)
+            except (Forbidden, Conflict) as error:
+                problems.append(f"{kind} {item.name} was not deleted: {error}")
+        for wanted in plan.create:
+            try:
+                await self._create(key, wanted)
+            except (Invalid, Forbidden, Conflict) as error:
+                problems.append(f"{wanted['kind']} {wanted['metadata']['name']} was refused: {error}")
+        return problems
 
     async def _create(self, key: Key, wanted: Manifest) -> None:
         """Create what is due. One of its name, which somebody else has made, is left as it is."""

@@ -86,6 +86,16 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
         scheduled(timeZone="Mars/Base"),
         ("spec.backup.schedules[0]", "unknown time zone Mars/Base", "timeZone must be a name"),
     ),
+    "offset in the place of a time zone": (
+        scheduled(timeZone="Etc/GMT-2"),
+        scheduled(timeZone="+02:00"),
+        ("spec.backup.schedules[0].timeZone", "timeZone must be a name"),
+    ),
+    "numbers of a schedule": (
+        scheduled(schedule="0,30 3 29 feb sun"),
+        scheduled(schedule="61 * * * *"),
+        ("spec.backup.schedules[0].schedule", "a cron expression of five fields"),
+    ),
     "time of maintenance": (
         maintained(schedule="0 4 * * SUN"),
         maintained(schedule="every sunday"),

@@ -39,7 +39,7 @@ _DUMP = (
     'export REDISCLI_AUTH="$(cat /login/password)"; '
     f"redis-cli -h {NAME}-redis --user $(cat /login/username) --rdb /work/redis.rdb"
 )
-_STORE = "(restic --no-cache cat config || restic --no-cache init) && restic --no-cache backup --host raw /work/redis.rdb"
+_STORE = "restic --no-cache cat config || restic --no-cache init; restic --no-cache backup /work/redis.rdb"
 _FETCH = "restic --no-cache --no-lock restore latest --target /"
 _LOAD = """
 mkdir -p /data/appendonlydir

@@ -179,7 +179,7 @@ class BackupPhase(StrEnum):
     SUCCEEDED = "Succeeded"
     """All of it is in the repository."""
     FAILED = "Failed"
-    """It is not, or not all of it: the message says why. What a failed copy has left cannot be restored from."""
+    """It is not, or not all of it: the message says why."""
     EXPIRED = "Expired"
     """Its schedule keeps it no longer: it is removed from the repository with the next copy, and then itself."""
 
@@ -229,6 +229,8 @@ class CopyStatus(ApiModel):
     maintained: Time | None = None
     """When this component's part of the repository was last found whole, and space was given back (RFC 3339); with this
     copy or an earlier one."""
+    read_part: int = 0
+    """The part of the repository's data that was last read and found whole, by this copy or an earlier one."""
     maintenance_failure: Annotated[str, Field(max_length=1024)] = ""
     """Why the newest attempt to remove copies or to look after the repository failed. The copy is good all the same."""
 

@@ -14,6 +14,15 @@ class OwnerReference(ApiModel):
     """Whether the owner manages the object."""
 
 
+class ManagedFields(ApiModel):
+    """What the operator reads of who has written an object."""
+
+    subresource: str = ""
+    """The part that was written, "" for all but it."""
+    time: str = ""
+    """When something was last changed (RFC 3339)."""
+
+
 class Metadata(ApiModel):
     """What the operator reads of an object's metadata."""
 
@@ -33,5 +42,7 @@ class Metadata(ApiModel):
     """When it was created (RFC 3339)."""
     owner_references: list[OwnerReference] = []
     """Its owners."""
+    managed_fields: list[ManagedFields] = []
+    """Who has written it, and when."""
     deletion_timestamp: str | None = None
     """When deletion was asked for (RFC 3339)."""

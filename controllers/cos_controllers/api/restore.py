@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
@@ -12,6 +14,16 @@ from cos_controllers.api.common import MAX_STACK_NAME, ComponentName, StackRefer
 from cos_controllers.api.metadata import Metadata
 from cos_controllers.api.model import ApiModel, Rule
 from cos_controllers.api.status import Condition
+
+_TIME = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})$"
+
+
+def _is_time(text: str) -> bool:
+    """Whether it is a moment in RFC 3339 that Python reads too."""
+    try:
+        return re.fullmatch(_TIME, text) is not None and datetime.fromisoformat(text).timestamp() > 0
+    except (ValueError, OverflowError):
+        return False
 
 
 class ExistingData(StrEnum):
@@ -33,15 +45,26 @@ class RestoreSource(ApiModel):
 
     repository: Annotated[str, Field(max_length=20)] = ""
     """Repository of the stack's `spec.backup.repositories`; the first when empty."""
-    namespace: Annotated[str, Field(max_length=63)] = ""
+    namespace: Annotated[str, Field(pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$", max_length=63)] = ""
     """Namespace of the stack that the copy is of; that of the restore when empty."""
-    stack: Annotated[str, Field(max_length=MAX_STACK_NAME)] = ""
+    stack: Annotated[str, Field(pattern=r"^([a-z]([-a-z0-9]*[a-z0-9])?)?$", max_length=MAX_STACK_NAME)] = ""
     """Name of the stack that the copy is of; that of `stackRef` when empty."""
     backup: Annotated[str, Field(max_length=MAX_BACKUP_NAME)] = ""
     """Name of the `StackBackup` that made it. When empty the newest that has all components, or without such a one the
     newest copy of each."""
-    before: Time | None = None
-    """No copy of a later moment (RFC 3339)."""
+    before: Annotated[str, Field(max_length=35)] | None = None
+    """No copy of a later moment, for example 2026-11-27T14:00:00Z (RFC 3339). None that is later than the restore
+    itself in any case."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            # The conversion fails on what is no time.
+            cel=f"!has(self.before) || (self.before.matches('{_TIME}') && timestamp(self.before) > timestamp(0))",
+            message="before must be a moment, for example 2026-11-27T14:00:00Z",
+            holds=lambda self: self.before is None or _is_time(self.before),
+            field_path=".before",
+        ),
+    )
 
 
 class StackRestoreSpec(ApiModel):

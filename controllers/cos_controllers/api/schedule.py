@@ -16,13 +16,39 @@ from cos_controllers.api.model import ApiModel, Rule
 #: What the names of backups that a schedule makes end in: a moment in UTC, to the minute.
 SLOT_FORMAT = "%Y%m%d%H%M"
 
-#: Five fields of what cron has in them. Which numbers may stand where the operator knows.
-_CRON = "^[0-9A-Za-z*/,#-]+( [0-9A-Za-z*/,#-]+){4}$"
+#: Zones by name. CEL takes offsets too, and the API server's own zone.
+_ZONE = "^[A-Z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$"
+
+
+def _field(values: str) -> str:
+    """A field of a cron expression: values, ranges, steps, and lists of them."""
+    item = f"([*]|({values})(-({values}))?)(/[1-9][0-9]?)?"
+    return f"{item}(,{item})*"
+
+
+#: Five fields of numbers that may stand there, and names of months and days.
+_CRON = (
+    "^(?i)"
+    + " ".join(
+        map(
+            _field,
+            (
+                "[0-5]?[0-9]",
+                "[01]?[0-9]|2[0-3]",
+                "0?[1-9]|[12][0-9]|3[01]",
+                "0?[1-9]|1[0-2]|JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC",
+                "[0-7]|SUN|MON|TUE|WED|THU|FRI|SAT",
+            ),
+        )
+    )
+    + "$"
+)
+_CRON_HERE = re.compile(_CRON.replace("(?i)", ""), re.IGNORECASE)
 
 
 def is_cron(text: str) -> bool:
     """Whether it is a cron expression of five fields, and its time ever comes."""
-    if re.fullmatch(_CRON, text) is None:
+    if _CRON_HERE.fullmatch(text) is None:
         return False
     try:
         next(CronSim(text, datetime(2000, 1, 1, tzinfo=UTC)))
@@ -33,6 +59,8 @@ def is_cron(text: str) -> bool:
 
 def is_time_zone(name: str) -> bool:
     """Whether it is a name of the time zone database."""
+    if re.fullmatch(_ZONE, name) is None or name == "Local":
+        return False
     try:
         ZoneInfo(name)
     except (KeyError, ValueError, OSError):
@@ -58,7 +86,8 @@ class Times(ApiModel):
         ),
         Rule(
             # CEL knows the time zones too, and fails on what is none.
-            cel="!has(self.timeZone) || timestamp('2000-01-01T00:00:00Z').getHours(self.timeZone) >= 0",
+            cel=f"!has(self.timeZone) || (self.timeZone.matches('{_ZONE}') && self.timeZone != 'Local' && "
+            "timestamp('2000-01-01T00:00:00Z').getHours(self.timeZone) >= 0)",
             message="timeZone must be a name of the time zone database, for example Europe/Berlin",
             holds=lambda self: is_time_zone(self.time_zone),
             field_path=".timeZone",
@@ -93,7 +122,7 @@ class Keep(ApiModel):
 class Schedule(Times):
     """Backups that are made by themselves."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,14}[a-z0-9])?$", max_length=16)]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,12}[a-z0-9])?$", max_length=14)]
     """Name of the schedule; its backups are called after it and after their time."""
     keep: Keep
     """Which of its backups are kept. What is kept no longer is removed with the next backup."""
@@ -144,7 +173,7 @@ class Maintenance(Times):
     schedule: Annotated[str, Field(min_length=9, max_length=100)] = "0 4 * * 0"
     """Cron expression as in `schedules`."""
     read_percent: Annotated[int, Field(ge=0, le=100)] = 5
-    """How much of what is stored is read and compared with its checksum each time, chosen anew, in percent. Structure
-    and index are checked in any case."""
+    """How much of what is stored is read and compared with its checksum each time, in percent: at least so much, and
+    each time the next part, until all has been read. Structure and index are checked in any case."""
     active_deadline_seconds: Annotated[int, Field(ge=60, le=604800)] = 3600
     """Seconds that it may take for each component."""

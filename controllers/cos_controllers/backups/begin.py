@@ -166,7 +166,8 @@ def _tidy(order: Order, spec: Backup, due: Upkeep) -> Tidy | None:
         limit=spec.maintenance.active_deadline_seconds,
         remove=due.remove,
         maintain=due.maintain,
-        read_percent=spec.maintenance.read_percent,
+        part=due.part,
+        parts=due.parts,
     )
 
 

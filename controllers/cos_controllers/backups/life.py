@@ -137,11 +137,13 @@ def _stored(row: CopyStatus, report: Report) -> CopyStatus:
 def _tidied(row: CopyStatus, job: Manifest | None, seen: Seen, now: datetime) -> _Found:
     """A copy that is stored has succeeded, once its Job has done what else it does. Whatever becomes of that."""
     order = told(job, Tidy)
+    known = last_maintained(row, seen)
     update: dict[str, object] = {
         "phase": BackupPhase.SUCCEEDED,
         "completion_time": timestamp(now),
         "message": "",
-        "maintained": last_maintained(row, seen),
+        "maintained": known.maintained if known else None,
+        "read_part": known.read_part if known else 0,
     }
     if job and order is None:
         return _Found(row.model_copy(update=update))
@@ -155,6 +157,7 @@ def _tidied(row: CopyStatus, job: Manifest | None, seen: Seen, now: datetime) ->
     update["removed"] = len(order.remove)
     if order.maintain:
         update["maintained"] = timestamp(now)
+        update["read_part"] = order.part or update["read_part"]
     return _Found(row.model_copy(update=update), removed=order.remove)
 
 

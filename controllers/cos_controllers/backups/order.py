@@ -63,12 +63,13 @@ class Order(_Work):
 class Tidy(_Work):
     """Take snapshots out of a repository.
 
-    `maintain`: give space back and check it; so many percent of what is stored are read, too.
+    `maintain`: check it first, and give space back last; `part` of `parts` of what is stored is read, none if 0.
     """
 
     remove: tuple[str, ...] = ()
     maintain: bool = False
-    read_percent: int = 0
+    part: int = 0
+    parts: int = 1
 
 
 class Find(_Work):

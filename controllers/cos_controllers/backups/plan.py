@@ -98,7 +98,7 @@ def _retained(seen: Seen, plan: Plan, removed: Mapping[str, Sequence[str]]) -> P
     That is written down before anything is taken from a repository: nobody is to count on what may be gone.
     """
     statuses: dict[str, StackBackupStatus] = {}
-    for backup in expired(seen.stack, seen.backups, seen.restores) if seen.stack else ():
+    for backup in expired(seen):
         update = {"phase": BackupPhase.EXPIRED, "message": "its schedule keeps it no longer"}
         statuses[backup.metadata.name] = backup.status.model_copy(update=update)
     over = [item for item in seen.backups if item.status.phase is BackupPhase.EXPIRED]

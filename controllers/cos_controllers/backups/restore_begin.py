@@ -135,7 +135,10 @@ def _mistake(restore: StackRestore, stack: CosStack, backup: StackBackup | None,
         return f"the stack has no repository {wanted or 'at all: name one in spec.backup'}"
     if not seen.image:
         return NO_IMAGE
-    return next(filter(None, (unfit(restore, copy, stack, seen) for copy in copies)), "")
+    sought = [row.name for row in rows_of(restore, stack, seen)] if restore.spec.source else []
+    obstacles = [in_use(restore, name, stack, seen) for name in sought]
+    obstacles += [unfit(restore, copy, stack, seen) for copy in copies]
+    return next(filter(None, obstacles), "")
 
 
 def _bad(backup: StackBackup, copies: Sequence[CopyStatus]) -> str:
@@ -167,13 +170,20 @@ def refusal(restore: StackRestore, copy: CopyStatus, stack: CosStack, seen: Seen
     runs = row.version if row and row.version else engine.instances(stack.spec)[copy.name].version
     if why := engine.may_open(copy.engine_version, runs):
         return f"{copy.name}: {why}"
-    keeps = restore.spec.existing_data is ExistingData.REFUSE and not is_proof(restore)
-    if keeps and (used := _used_volume(copy.name, stack, seen)):
-        return (
-            f"{copy.name} has data on volume {used}: write existingData: SetAside to put the copy in its place and to "
-            "keep the volume"
-        )
-    return ""
+    return in_use(restore, copy.name, stack, seen)
+
+
+def in_use(restore: StackRestore, component: str, stack: CosStack, seen: Seen) -> str:
+    """Why a component is not to get other data than it has, unless somebody says so."""
+    if restore.spec.existing_data is not ExistingData.REFUSE or is_proof(restore):
+        return ""
+    used = _used_volume(component, stack, seen)
+    return (
+        f"{component} has data on volume {used}: write existingData: SetAside to put the copy in its place and to keep "
+        "the volume"
+        if used
+        else ""
+    )
 
 
 def _used_volume(component: str, stack: CosStack, seen: Seen) -> str:
@@ -204,7 +214,7 @@ def begin_search(restore: StackRestore, row: RestoredStatus, seen: Seen) -> Begi
         repository=location(repository, _path_in(restore, row.name, stack)),
         region=repository.s3.region if repository.s3 else "",
         limit=_SEARCH_SECONDS,
-        before=int(datetime.fromisoformat(source.before).timestamp()) if source.before else None,
+        before=_not_after(restore, source),
         backup=source.backup,
     )
     dumper = DUMPERS[engine.kind]
@@ -212,6 +222,15 @@ def begin_search(restore: StackRestore, row: RestoredStatus, seen: Seen) -> Begi
         stack, restore, repository, row.name, order, dumper, template=template, image=seen.image
     )
     return Begin(row.name, job, admit=False)
+
+
+def _not_after(restore: StackRestore, source: RestoreSource) -> int:
+    """The latest moment of which a copy may be, in seconds since 1970.
+
+    Never later than the restore itself: what a stack that came back empty has copied since is not what was lost.
+    """
+    moments = [restore.metadata.creation_timestamp, *([source.before] if source.before else [])]
+    return int(min(map(datetime.fromisoformat, moments)).timestamp())
 
 
 def as_status(

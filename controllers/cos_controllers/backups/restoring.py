@@ -71,7 +71,7 @@ def restore_step(restore: StackRestore, seen: Seen, now: datetime) -> RestoreSte
         restore = restore.model_copy(update={"status": known})
     found = [_step(restore, row, seen, now) for row in rows]
     return RestoreStep(
-        _summed_up(restore, _chosen(restore, found, seen), now),
+        _summed_up(restore, _chosen(restore, found, seen, now), now),
         tuple(claim for item in found for claim in item.claims),
         tuple(begin for item in found for begin in item.begin),
     )
@@ -85,12 +85,11 @@ def _step(restore: StackRestore, row: RestoredStatus, seen: Seen, now: datetime)
     job = job_of(restore, row.name, seen)
     if row.source is None:
         return _searching(restore, row, job, seen, now)
-    if job and is_search(job):
-        return Stage(row.model_copy(update={"message": "its copy is chosen"}))
-    if row.start_time or job:
+    if row.start_time or (job and not is_search(job)):
         return _filling(restore, row, job, seen, now)
     try:
-        found = begin_restore(restore, row, seen)
+        chosen = row.model_copy(update={"message": "its copy is chosen"})
+        found = Stage(chosen) if job else begin_restore(restore, row, seen)
     except Waits as why:
         found = Stage(row.model_copy(update={"message": str(why)[:1024]}))
     over = late(restore.metadata.creation_timestamp, restore.spec.starting_deadline_seconds, now)
@@ -127,9 +126,15 @@ def _searching(
     return Stage(row.model_copy(update={"message": told}), found=found)
 
 
-def _chosen(restore: StackRestore, stages: Sequence[Stage], seen: Seen) -> list[RestoredStatus]:
+def _chosen(
+    restore: StackRestore, stages: Sequence[Stage], seen: Seen, now: datetime
+) -> list[RestoredStatus]:
     """The rows with the copies that are chosen, once those of all components were looked for: what belongs together."""
     rows = [stage.row for stage in stages]
+    if lost := [row for row in rows if row.source is None and row.completion_time]:
+        # What belongs together is restored together, or not at all.
+        why = f"not restored: no copy of {lost[0].name}"
+        return [row if row.completion_time or row.start_time else _failed(row, why, now) for row in rows]
     open_ones = [stage for stage in stages if stage.row.source is None and not stage.row.completion_time]
     if seen.stack is None or not open_ones or not all(stage.found for stage in open_ones):
         return rows
@@ -150,11 +155,14 @@ def _chosen(restore: StackRestore, stages: Sequence[Stage], seen: Seen) -> list[
 def choice(found: Mapping[str, Sequence[FoundCopy]]) -> dict[str, FoundCopy]:
     """Of the copies of each component, the newest first, those of the newest backup that has all; else the newest."""
     for first in sorted((copy for copies in found.values() for copy in copies), key=_moment, reverse=True):
+        # Of one name there may be several: the newest again.
         of_backup = {
-            name: copy for name, copies in found.items() for copy in copies if copy.backup == first.backup
+            name: next((copy for copy in copies if copy.backup == first.backup), None)
+            for name, copies in found.items()
         }
-        if len(of_backup) == len(found):
-            return of_backup
+        whole = {name: copy for name, copy in of_backup.items() if copy}
+        if len(whole) == len(found):
+            return whole
     return {name: copies[0] for name, copies in found.items()}
 
 

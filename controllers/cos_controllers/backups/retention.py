@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from cos_controllers.api.backup import BackupPhase, CopyStatus, StackBackup
-from cos_controllers.api.restore import StackRestore
 from cos_controllers.api.schedule import Schedule
 from cos_controllers.api.stack import CosStack
 from cos_controllers.backups.schedules import made_by, schedules_of
-from cos_controllers.backups.seen import Seen, age, is_over
+from cos_controllers.backups.seen import Seen, age, is_over, repository_of
+from cos_controllers.components.registry import stores
 from cos_controllers.cron import latest
+from cos_controllers.names import LABEL_SCHEDULE
+from cos_controllers.places import place_of
 
 #: Failed backups of a schedule that are kept, as Kubernetes keeps failed Jobs: for a person to read.
 _FAILED_KEPT = 3
+_SKEW = timedelta(seconds=30)
 #: Copies that are removed at once. There is one copy for one that was made, in the long run.
 MOST_REMOVED = 20
 
@@ -24,34 +27,62 @@ MOST_REMOVED = 20
 class Upkeep(NamedTuple):
     """What is done to a component's part of a repository once a copy is stored.
 
-    `remove`: snapshots. `maintain`: space is given back, and the repository checked.
+    `remove`: snapshots. `maintain`: the repository is checked before, and space is given back after. `part` of `parts`
+    of its data is read, none if 0.
     """
 
     remove: tuple[str, ...] = ()
     maintain: bool = False
+    part: int = 0
+    parts: int = 1
 
 
-def expired(
-    stack: CosStack, backups: Sequence[StackBackup], restores: Sequence[StackRestore]
-) -> list[StackBackup]:
+def expired(seen: Seen) -> list[StackBackup]:
     """The backups that their schedule keeps no longer.
 
-    Never one that a restore needs that has not ended, nor the newest good copy of any component.
+    Never one that a restore needs that has not ended, nor the newest good copy of any volume: a stack that came back
+    empty is not to push out what was lost. Nor one that is elsewhere than the schedule's next copies, since these
+    remove it.
     """
-    needed = {item.spec.backup for item in restores if not is_over(item)} | _newest(backups)
+    stack = seen.stack
+    if stack is None or _is_searched(seen):
+        return []
+    needed = {item.spec.backup for item in seen.restores if not is_over(item)} | _newest(seen.backups)
     found = []
     for schedule in schedules_of(stack):
-        if schedule.suspend:
+        repository = repository_of(schedule.repository, stack)
+        if schedule.suspend or repository is None:
             continue
-        own = sorted(made_by(schedule, backups), key=age, reverse=True)
+        own = sorted(made_by(schedule, seen.backups), key=age, reverse=True)
         kept = _kept(schedule, [item for item in own if item.status.phase is BackupPhase.SUCCEEDED])
         failed = [item for item in own if item.status.phase is BackupPhase.FAILED]
         kept |= {item.metadata.name for item in failed[:_FAILED_KEPT]}
         ended = (BackupPhase.SUCCEEDED, BackupPhase.FAILED)
+        components = stores(stack.spec)
         found += [
-            item for item in own if item.status.phase in ended and item.metadata.name not in kept | needed
+            item
+            for item in own
+            if item.status.phase in ended
+            and item.metadata.name not in kept | needed
+            and all(
+                row.name in components and row.place == place_of(stack, repository, row.name, seen.objects)
+                for row in _remains(item)
+            )
         ]
     return found
+
+
+def _is_searched(seen: Seen) -> bool:
+    """Whether a restore looks for its copy, and nobody knows yet which one that is."""
+    return any(
+        not is_over(item)
+        and item.spec.source is not None
+        and (
+            not item.status.components
+            or any(row.source is None and not row.completion_time for row in item.status.components)
+        )
+        for item in seen.restores
+    )
 
 
 def is_removed(backup: StackBackup) -> bool:
@@ -59,15 +90,11 @@ def is_removed(backup: StackBackup) -> bool:
     return backup.status.phase is BackupPhase.EXPIRED and not any(_remains(backup))
 
 
-def upkeep(
-    stack: CosStack,
-    component: str,
-    place: str,
-    path: str,
-    seen: Seen,
-    now: datetime,
-) -> Upkeep:
-    """What is due in a component's part of a repository."""
+def upkeep(stack: CosStack, component: str, place: str, path: str, seen: Seen, now: datetime) -> Upkeep:
+    """What is due in a component's part of a repository.
+
+    Once it has failed, nothing is removed before the repository was checked, and the same part of it is read again.
+    """
     there = [
         (backup, row)
         for backup in sorted(seen.backups, key=age)
@@ -81,25 +108,41 @@ def upkeep(
         for row in restore.status.components
         if row.source
     }
+    active = {schedule.name for schedule in schedules_of(stack) if not schedule.suspend}
     old = [
         row.snapshot
         for backup, row in there
         if backup.status.phase is BackupPhase.EXPIRED
         and row.phase is BackupPhase.SUCCEEDED
         and row.snapshot not in held
+        and backup.metadata.labels.get(LABEL_SCHEDULE) in active
     ]
-    return Upkeep(tuple(old[:MOST_REMOVED]), _is_maintenance_due(stack, [row for _, row in there], now))
+    remove = () if _is_searched(seen) else tuple(old[:MOST_REMOVED])
+    rows = [row for _, row in there if row.completion_time]
+    newest = max(rows, key=lambda row: row.completion_time or "", default=None)
+    if not (newest and newest.maintenance_failure) and not _is_maintenance_due(stack, rows, now):
+        return Upkeep(remove)
+    return Upkeep(remove, True, *_part(stack, newest))
 
 
-def last_maintained(copy: CopyStatus, seen: Seen) -> str | None:
-    """When the part of a repository that a copy is in was last looked after (RFC 3339), as far as its copies say."""
+def _part(stack: CosStack, newest: CopyStatus | None) -> tuple[int, int]:
+    """The part of the data that is read next, and how many there are."""
+    percent = stack.spec.backup.maintenance.read_percent if stack.spec.backup else 0
+    if not percent:
+        return 0, 1
+    parts = 100 // percent
+    return (newest.read_part if newest else 0) % parts + 1, parts
+
+
+def last_maintained(copy: CopyStatus, seen: Seen) -> CopyStatus | None:
+    """The copy that says when the part of a repository that a copy is in was last looked after; None if none does."""
     found = (
-        row.maintained
+        row
         for backup in seen.backups
         for row in backup.status.components
-        if (row.name, row.place, row.path) == (copy.name, copy.place, copy.path)
+        if (row.name, row.place, row.path) == (copy.name, copy.place, copy.path) and row.maintained
     )
-    return max(filter(None, found), default=None)
+    return max(found, key=lambda row: (row.maintained or "", row.completion_time or ""), default=None)
 
 
 def without(backup: StackBackup, removed: Mapping[str, Sequence[str]]) -> StackBackup:
@@ -118,13 +161,14 @@ def _remains(backup: StackBackup) -> Iterator[CopyStatus]:
 
 
 def _newest(backups: Sequence[StackBackup]) -> set[str]:
-    """Names of the backups that hold the newest good copy of some component."""
-    newest: dict[str, tuple[str, str]] = {}
+    """Names of the backups that hold the newest good copy of some volume."""
+    newest: dict[tuple[str, str], tuple[str, str]] = {}
     for backup in backups:
         if backup.status.phase is not BackupPhase.EXPIRED:
             for row in _remains(backup):
                 found = (row.point_in_time or "", backup.metadata.name)
-                newest[row.name] = max(newest.get(row.name, found), found)
+                volume = (row.name, row.lineage)
+                newest[volume] = max(newest.get(volume, found), found)
     return {name for _, name in newest.values()}
 
 
@@ -135,8 +179,10 @@ def _kept(schedule: Schedule, backups: Sequence[StackBackup]) -> set[str]:
     """
     zone, keep = ZoneInfo(schedule.time_zone), schedule.keep
     names = [backup.metadata.name for backup in backups]
+    # A clock that is a second behind does not make another day of it.
     moments = [
-        datetime.fromisoformat(backup.metadata.creation_timestamp).astimezone(zone) for backup in backups
+        (datetime.fromisoformat(backup.metadata.creation_timestamp) + _SKEW).astimezone(zone)
+        for backup in backups
     ]
     days = [moment.date() for moment in moments]
     weeks = [day.isocalendar()[:2] for day in days]

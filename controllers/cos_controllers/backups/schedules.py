@@ -21,8 +21,7 @@ from cos_controllers.names import API_VERSION, LABEL_SCHEDULE
 
 Planned = Schedule | Verification
 
-#: Phases of what has succeeded, though it may be kept no longer.
-_GOOD = frozenset({BackupPhase.SUCCEEDED, BackupPhase.EXPIRED, RestorePhase.SUCCEEDED})
+_SKEW = timedelta(seconds=30)
 #: What says of a StackRestore that it is a verification, in the place of a schedule's name, which has no capitals.
 VERIFICATION = "Verification"
 
@@ -91,9 +90,15 @@ def late(
 ) -> list[Lateness]:
     """The schedules, and the verification, whose second one after the newest that succeeded should have ended.
 
-    Judged by age, so that it tells too when nobody makes them. Of one that never had any nobody knows how long it has
-    been there.
+    Judged by age, so that it tells too when nobody makes them; and not before somebody last touched the spec, which may
+    be when it came, or was resumed.
     """
+    touched = max(
+        [
+            stack.metadata.creation_timestamp,
+            *(item.time for item in stack.metadata.managed_fields if not item.subresource),
+        ]
+    )
     kept: list[tuple[str, Planned, Sequence[Operation]]] = [
         (schedule.name, schedule, made_by(schedule, backups)) for schedule in schedules_of(stack)
     ]
@@ -101,17 +106,24 @@ def late(
         kept.append((VERIFICATION, verification, verifications(restores)))
     found = []
     for name, planned, operations in kept:
-        own = sorted(operations, key=age)
-        good = [item for item in own if item.status.phase in _GOOD]
-        if planned.suspend or not own:
+        if planned.suspend:
             continue
-        since = datetime.fromisoformat((good[-1] if good else own[0]).metadata.creation_timestamp)
-        first = following(planned, since)
+        good = [item.metadata.creation_timestamp for item in operations if _has_succeeded(item)]
+        since = datetime.fromisoformat(max([touched, *good]))
+        # A clock that is a second behind does not make it one of the time before.
+        first = following(planned, since + _SKEW)
         second = following(planned, first) if first else None
         patience = planned.starting_deadline_seconds + 2 * planned.active_deadline_seconds
         if second and now >= second + _jitter(stack, planned) + timedelta(seconds=patience):
             found.append(Lateness(name, since))
     return found
+
+
+def _has_succeeded(item: Operation) -> bool:
+    """Whether all of it did, though it may be kept no longer."""
+    if isinstance(item, StackBackup) and item.status.phase is BackupPhase.EXPIRED:
+        return item.status.skew_seconds is not None
+    return item.status.phase in {BackupPhase.SUCCEEDED, RestorePhase.SUCCEEDED}
 
 
 def outlived(stack: CosStack, restores: Sequence[StackRestore]) -> list[StackRestore]:
@@ -153,6 +165,12 @@ def _jitter(stack: CosStack, planned: Planned) -> timedelta:
     return timedelta(seconds=crc32(f"{stack.metadata.uid}/{name}".encode()) % (planned.jitter_seconds + 1))
 
 
+def _name(stack: CosStack, name: str, slot: datetime) -> str:
+    """Of stack, schedule and time; and a mark, since ``a-b`` and ``c`` look like ``a`` and ``b-c``."""
+    mark = crc32(f"{stack.metadata.uid}/{name}".encode()) & 0xFFFF
+    return f"{stack.metadata.name}-{name.lower()}-{slot.strftime(SLOT_FORMAT)}-{mark:04x}"
+
+
 def _backup(stack: CosStack, schedule: Schedule, slot: datetime, now: datetime) -> Manifest:
     return _planned("StackBackup", stack, schedule, schedule.name, slot, now)
 
@@ -172,7 +190,7 @@ def _planned(
         "apiVersion": API_VERSION,
         "kind": kind,
         "metadata": {
-            "name": f"{stack.metadata.name}-{name.lower()}-{slot.strftime(SLOT_FORMAT)}",
+            "name": _name(stack, name, slot),
             "namespace": stack.metadata.namespace,
             # Without an owner: what is in a repository outlives the stack, and so does what tells of it.
             "labels": {LABEL_SCHEDULE: name},

@@ -29,11 +29,15 @@ OPEN_SECONDS = 120.0
 #: How long a copy waits for a person who removes old ones.
 _LOCK_WAIT = "2m"
 #: Seconds for restic to end by itself once it is told to.
-_GRACE_SECONDS = 5.0
+_GRACE_SECONDS = 4.0
 #: What erases a line of a terminal.
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 #: Characters of what restic said that are passed on.
 _LONGEST = 800
+
+
+#: Those that run, for who has to end them.
+_RUNNING: set[subprocess.Popen[str]] = set()
 
 
 class ResticError(Exception):
@@ -72,13 +76,13 @@ class Restic:
         self._program = program
 
     def open(self) -> None:
-        """Make the repository if there is none. Raises `ResticError`.
+        """Make the repository if there is none, and take locks away that nobody has refreshed for half an hour.
 
-        No lock is taken away. What a killed copy has left locked is in no other copy's way, and a lock that is may be
-        that of a person who removes old copies.
+        What is locked by who lives stays so: it may be a person who removes old copies. Raises `ResticError`.
         """
         try:
-            self._call("cat", "config", within=OPEN_SECONDS)
+            self._call("cat", "config", "--no-lock", within=OPEN_SECONDS)
+            self._call("unlock", within=OPEN_SECONDS)
         except ResticError as error:
             if error.code != NO_REPOSITORY:
                 raise
@@ -103,16 +107,18 @@ class Restic:
         return self._call("snapshots", "--json", "--no-lock", within=OPEN_SECONDS)
 
     def forget(self, snapshots: Sequence[str]) -> None:
-        """Take snapshots out of the repository; those that are not there are none. Raises `ResticError`.
-
-        Locks that nobody has refreshed for half an hour are of nobody who lives, and are removed first.
-        """
-        self._call("unlock")
+        """Take snapshots out of the repository; those that are not there are none. Raises `ResticError`."""
         self._call("forget", f"--retry-lock={_LOCK_WAIT}", *snapshots)
+        # It ends well though it cannot read one.
+        if left := {item["id"] for item in self.snapshots()} & set(snapshots):
+            raise ResticError(f"{len(left)} of {len(snapshots)} copies could not be removed")
 
-    def check(self, percent: int) -> None:
-        """Check the repository's structure, and so much of what it holds by checksums. Raises `ResticError`."""
-        read = [f"--read-data-subset={percent}%"] if percent else []
+    def check(self, part: int, parts: int) -> None:
+        """Check the repository's structure, and one of so many parts of its data by checksums. Raises `ResticError`.
+
+        `part` from 1 on; 0 reads none.
+        """
+        read = [f"--read-data-subset={part}/{parts}"] if part else []
         self._call("check", f"--retry-lock={_LOCK_WAIT}", *read)
 
     def prune(self) -> None:
@@ -143,6 +149,7 @@ class Restic:
             text=True,
             errors="replace",
         ) as process:
+            _RUNNING.add(process)
             late = threading.Event()
             timer = threading.Timer(left, _end, (process, late))
             timer.start()
@@ -155,6 +162,7 @@ class Restic:
                 code = process.wait()
                 reader.join(_GRACE_SECONDS)
             finally:
+                _RUNNING.discard(process)
                 timer.cancel()
                 if process.poll() is None:
                     process.kill()
@@ -174,8 +182,18 @@ class Restic:
                     self._tell(progress)
 
 
+def end_all() -> None:
+    """End every restic that runs, and wait for it."""
+    for process in list(_RUNNING):
+        _terminate(process)
+
+
 def _end(process: subprocess.Popen[str], late: threading.Event) -> None:
     late.set()
+    _terminate(process)
+
+
+def _terminate(process: subprocess.Popen[str]) -> None:
     process.terminate()
     try:
         process.wait(_GRACE_SECONDS)

@@ -37,7 +37,7 @@ from cos_controllers.backups.report import (
     Tidied,
     fingerprint,
 )
-from cos_operator.backup.restic import Restic, ResticError
+from cos_operator.backup.restic import Restic, ResticError, end_all
 
 #: What Kubernetes shows of a container that has ended.
 TERMINATION_LOG = Path("/dev/termination-log")
@@ -77,11 +77,13 @@ def tidy(order: Tidy, root: Path = Path("/"), report: Path = TERMINATION_LOG) ->
 
     def work() -> str:
         restic = Restic(environment(order.repository, order.region, root), order.limit)
+        restic.open()
+        if order.maintain:
+            # Of one that is damaged nothing is taken away.
+            restic.check(order.part, order.parts)
         if order.remove:
             restic.forget(order.remove)
         if order.maintain:
-            # Of one that is damaged nothing more is taken away.
-            restic.check(order.read_percent)
             restic.prune()
         return Tidied(checked=order.maintain).model_dump_json()
 
@@ -222,5 +224,6 @@ def _tell(progress: Progress) -> None:
 
 
 def _stopped(_number: int, _frame: FrameType | None) -> NoReturn:
-    """The pod is being deleted. restic, which gets no signal of kubelet, ends with it and leaves no snapshot."""
+    """The pod is being deleted. restic, which gets no signal of kubelet, takes its lock away and leaves no snapshot."""
+    end_all()
     os._exit(1)

@@ -93,6 +93,7 @@ class World:
     pods: dict[str, Manifest] = field(default_factory=dict)
     progress: dict[str, Progress] = field(default_factory=dict)
     made: frozenset[str] = frozenset()
+    touched: str = timestamp(START)
     uids: int = 0
 
     def __post_init__(self) -> None:
@@ -162,7 +163,7 @@ class World:
             "apiVersion": "cos.dev/v1alpha1",
             "kind": "CosStack",
             "metadata": {"name": "cos", "namespace": "cos", "uid": "stack", "generation": 1}
-            | {"creationTimestamp": timestamp(START)},
+            | {"creationTimestamp": timestamp(START), "managedFields": [{"time": self.touched}]},
             "spec": self.spec,
             "status": {"observedGeneration": 1, "revision": 7, "components": [row | since]},
         }

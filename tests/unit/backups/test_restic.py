@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from cos_controllers.backups.order import Fetch, Find, Order, Tidy
 from cos_controllers.backups.report import FoundCopies, Progress, Report, fingerprint, last_progress
 from cos_operator.backup import runner
-from cos_operator.backup.restic import NO_REPOSITORY, Restic, ResticError, explained
+from cos_operator.backup.restic import NO_REPOSITORY, Restic, ResticError, end_all, explained
 
 SUMMARY = {"message_type": "summary", "snapshot_id": "0b92c64b", "data_added_packed": 2498}
 STATUS = {
@@ -44,10 +45,10 @@ def said(*items: object) -> str:
     return "; ".join(f"echo '{json.dumps(item)}'" for item in items)
 
 
-def test_a_repository_that_is_there_is_not_made_and_nobodys_lock_is_broken(tmp_path: Path) -> None:
+def test_a_repository_that_is_there_is_not_made_and_only_stale_locks_are_broken(tmp_path: Path) -> None:
     restic = Restic({}, 10, program=program(tmp_path))
     restic.open()
-    assert calls(tmp_path) == ["cat config"]
+    assert calls(tmp_path) == ["cat config --no-lock", "unlock"]
 
 
 def test_one_that_was_begun_and_never_finished_is_told(tmp_path: Path) -> None:
@@ -65,7 +66,7 @@ def test_one_that_was_begun_and_never_finished_is_told(tmp_path: Path) -> None:
 def test_a_repository_that_is_not_there_is_made(tmp_path: Path) -> None:
     restic = Restic({}, 10, program=program(tmp_path, cat=f"exit {NO_REPOSITORY}"))
     restic.open()
-    assert calls(tmp_path) == ["cat config", "init"]
+    assert calls(tmp_path) == ["cat config --no-lock", "init"]
 
 
 def test_no_repository_is_made_beside_one_that_cannot_be_opened(tmp_path: Path) -> None:
@@ -74,7 +75,7 @@ def test_no_repository_is_made_beside_one_that_cannot_be_opened(tmp_path: Path) 
         ResticError, match="written with another key than the one that is given: Fatal: wrong"
     ):
         restic.open()
-    assert calls(tmp_path) == ["cat config"]
+    assert calls(tmp_path) == ["cat config --no-lock"]
 
 
 def test_a_folder_is_stored_and_progress_told(tmp_path: Path) -> None:
@@ -266,25 +267,59 @@ def test_credentials_that_are_not_there_are_named(root: Path) -> None:
     assert "AWS_ACCESS_KEY_ID cannot be read" in (root / "report").read_text()
 
 
-def test_copies_are_taken_out_and_what_is_left_is_checked_before_space_is_given_back(root: Path) -> None:
+def test_what_is_there_is_checked_before_copies_are_taken_out_and_space_is_given_back(root: Path) -> None:
     program(root)
-    wanted = Tidy(repository="/r", limit=20, remove=("aa", "bb"), maintain=True, read_percent=5)
+    wanted = Tidy(repository="/r", limit=20, remove=("aa", "bb"), maintain=True, part=3, parts=20)
     assert runner.tidy(wanted, root, root / "report") == 0
     wait = "--retry-lock=2m"
     assert calls(root) == [
+        "cat config --no-lock",
         "unlock",
+        f"check {wait} --read-data-subset=3/20",
         f"forget {wait} aa bb",
-        f"check {wait} --read-data-subset=5%",
+        "snapshots --json --no-lock",
         f"prune {wait}",
     ]
     assert (root / "report").read_text() == '{"checked":true}'
 
 
-def test_of_a_repository_that_is_not_whole_nothing_more_is_taken_away(root: Path) -> None:
+def test_of_a_repository_that_is_not_whole_nothing_is_taken_away(root: Path) -> None:
     program(root, check="echo 'Fatal: repository contains errors' >&2; exit 1")
-    assert runner.tidy(Tidy(repository="/r", limit=20, maintain=True), root, root / "report") == 1
-    assert [call.split()[0] for call in calls(root)] == ["check"]
+    wanted = Tidy(repository="/r", limit=20, remove=("aa",), maintain=True)
+    assert runner.tidy(wanted, root, root / "report") == 1
+    assert [call.split()[0] for call in calls(root)] == ["cat", "unlock", "check"]
     assert "repository contains errors" in (root / "report").read_text()
+
+
+def test_what_restic_cannot_remove_and_does_not_tell_is_told(root: Path) -> None:
+    program(root, snapshots=said([{"id": "bb"}, {"id": "cc"}]))
+    wanted = Tidy(repository="/r", limit=20, remove=("aa", "bb"))
+    assert runner.tidy(wanted, root, root / "report") == 1
+    assert (root / "report").read_text() == "1 of 2 copies could not be removed"
+
+
+def test_a_restic_that_runs_is_ended_in_its_own_way(tmp_path: Path) -> None:
+    marks = (
+        f"trap 'kill $!; echo gone >{tmp_path}/ended; exit 130' TERM; echo up >{tmp_path}/up; sleep 60 & wait"
+    )
+    restic = Restic({}, 60, program=program(tmp_path, prune=marks))
+    failed: list[ResticError] = []
+
+    def prune() -> None:
+        try:
+            restic.prune()
+        except ResticError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=prune)
+    thread.start()
+    deadline = time.monotonic() + 20
+    while not (tmp_path / "up").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    end_all()
+    thread.join(20)
+    assert (tmp_path / "ended").read_text() == "gone\n", "it takes its lock away"
+    assert failed
 
 
 def test_the_tags_of_a_snapshot_say_what_its_manifest_says(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from cos_controllers.api.backup import BackupPhase
 from cos_controllers.api.schedule import Times, is_cron, is_time_zone
 from cos_controllers.backups.schedules import due, late, until_due
+from cos_controllers.conditions import timestamp
 from cos_controllers.cron import following, latest
 from cos_controllers.k8s import Manifest
 
@@ -25,7 +27,8 @@ def scheduled(*schedules: Manifest, **fields: Any) -> World:
 
 
 def names(world: World, now: datetime | None = None) -> list[str]:
-    return [item["metadata"]["name"] for item in due(world.seen(), now or world.now)]
+    """Without the mark at their ends."""
+    return [item["metadata"]["name"].rpartition("-")[0] for item in due(world.seen(), now or world.now)]
 
 
 def run(world: World, *, code: int = 0) -> None:
@@ -43,7 +46,7 @@ def test_one_is_made_at_its_time_and_only_then() -> None:
     assert world.step(30).again == 30, "the next look is at its time"
     world.step(30)
     (name,) = world.backups
-    assert name == "cos-hourly-202601010030"
+    assert name.startswith("cos-hourly-202601010030-")
     spec = world.backups[name]["spec"]
     assert (spec["stackRef"], spec["components"]) == ({"name": "cos"}, [])
     assert (spec["startingDeadlineSeconds"], spec["activeDeadlineSeconds"]) == (3600, 3600)
@@ -52,7 +55,10 @@ def test_one_is_made_at_its_time_and_only_then() -> None:
     assert world.step(60).create == ()
     world.now = START.replace(hour=1, minute=30)
     world.step(0)
-    assert sorted(world.backups) == [name, "cos-hourly-202601010130"]
+    assert [item.rpartition("-")[0] for item in sorted(world.backups)] == [
+        "cos-hourly-202601010030",
+        "cos-hourly-202601010130",
+    ]
 
 
 def test_what_was_missed_is_made_up_for_once_within_its_deadline() -> None:
@@ -78,7 +84,10 @@ def test_one_waits_for_the_one_before_it_and_not_for_those_of_other_schedules() 
     world = scheduled(HOURLY, {"name": "nightly", "schedule": "31 0 * * *", "keep": {"daily": 2}})
     world.step(30 * 60)
     world.step(60)
-    assert sorted(world.backups) == ["cos-hourly-202601010030", "cos-nightly-202601010031"]
+    assert [item.rpartition("-")[0] for item in sorted(world.backups)] == [
+        "cos-hourly-202601010030",
+        "cos-nightly-202601010031",
+    ]
     assert names(world, START.replace(hour=1, minute=30)) == [], "it goes on"
 
 
@@ -148,18 +157,38 @@ def test_who_has_not_succeeded_twice_in_time_is_late() -> None:
     assert (name, since) == ("hourly", START.replace(minute=30))
 
 
-def test_failures_from_the_beginning_are_late_too_and_none_at_all_says_nothing() -> None:
+def test_one_that_never_succeeds_is_late_from_when_the_spec_was_touched_last() -> None:
     world = scheduled()
+    touched = START + timedelta(days=5)
+    world.touched = timestamp(touched)
     stack = world.seen().stack
     assert stack
-    assert late(stack, [], [], START + timedelta(days=9)) == []
-    world.step(30 * 60)
+    second = touched + timedelta(hours=1, minutes=30) + timedelta(hours=3)
+    assert late(stack, [], [], second - timedelta(seconds=10)) == []
+    assert [item.since for item in late(stack, [], [], second)] == [touched]
+    world.now = touched + timedelta(minutes=29, seconds=59)
+    world.step()
     run(world, code=1)
-    assert world.phase("cos-hourly-202601010030") is BackupPhase.FAILED
-    assert late(stack, world.seen().backups, [], START + timedelta(days=1))
+    (name,) = world.backups
+    assert world.phase(name) is BackupPhase.FAILED
+    assert late(stack, world.seen().backups, [], second)
 
 
-@pytest.mark.parametrize("text", ["0 3 * * *", "*/15 0-6 1,15 JAN-JUN MON#1", "0 0 29 2 *"])
+def test_two_stacks_whose_names_run_into_each_other_make_two_names() -> None:
+    def made(stack: str, schedule: str) -> str:
+        world = scheduled(HOURLY | {"name": schedule})
+        seen = world.seen()
+        assert seen.stack
+        metadata = seen.stack.metadata.model_copy(update={"name": stack, "uid": stack})
+        named = replace(seen, stack=seen.stack.model_copy(update={"metadata": metadata}))
+        (found,) = due(named, START + timedelta(minutes=30))
+        return str(found["metadata"]["name"])
+
+    assert made("a", "b-c") != made("a-b", "c")
+    assert len(made("s" * 30, "n" * 14)) == 63
+
+
+@pytest.mark.parametrize("text", ["0 3 * * *", "*/15 0-6 1,15 jan-jun MON,fri", "0 0 29 2 *"])
 def test_what_cron_knows_is_a_schedule(text: str) -> None:
     assert is_cron(text)
 
@@ -173,4 +202,4 @@ def test_what_it_does_not_know_or_never_comes_is_none(text: str) -> None:
 
 def test_time_zones_are_those_of_the_database() -> None:
     assert is_time_zone("Europe/Berlin")
-    assert not any(map(is_time_zone, ["Mars/Base", "../etc/passwd", "/etc/localtime", ""]))
+    assert not any(map(is_time_zone, ["Mars/Base", "../etc/passwd", "/etc/localtime", "", "Local", "+02:00"]))

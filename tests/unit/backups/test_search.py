@@ -14,6 +14,7 @@ from cos_controllers.backups.job import FINDER, LOAD, told
 from cos_controllers.backups.order import Fetch, Find
 from cos_controllers.backups.report import LIMIT, MOST_FOUND, Facts, FoundCopies, FoundCopy
 from cos_controllers.backups.restoring import choice
+from cos_controllers.conditions import timestamp
 from cos_controllers.k8s import Manifest
 from cos_operator.backup.runner import CopyError, found_in
 
@@ -37,9 +38,9 @@ def found(*copies: FoundCopy) -> str:
     return FoundCopies(copies=copies).model_dump_json()
 
 
-def searching(**source: Any) -> World:
+def searching(source: Manifest | None = None, **spec: Any) -> World:
     world = World()
-    world.restore("r", source=source, existingData="SetAside")
+    world.restore("r", source=source or {}, existingData="SetAside", **spec)
     for _ in range(2):
         world.step()
     return world
@@ -49,7 +50,10 @@ def test_what_a_repository_has_is_found_and_then_restored_as_any_other() -> None
     world = searching()
     order = told(world.jobs["cos-redis-backup"], Find)
     assert order
-    assert (order.repository, order.before, order.backup) == ("/repository/cos/cos/redis", None, "")
+    assert (order.repository, order.backup) == ("/repository/cos/cos/redis", "")
+    assert order.before == int(START.timestamp()), (
+        "no later than the restore: not what an empty stack has copied"
+    )
     assert world.restored().phase is RestorePhase.PENDING
     assert "the newest copy is looked for" in world.restored().message
     world.end(found(copy(minute=5), copy("older")), container=FINDER)
@@ -76,9 +80,8 @@ def test_what_a_repository_has_is_found_and_then_restored_as_any_other() -> None
 
 
 def test_where_and_what_to_look_for_is_told_to_the_job() -> None:
-    world = searching(
-        repository="away", namespace="shop", stack="old", backup="b7", before="2025-12-31T00:00:00Z"
-    )
+    source = {"repository": "away", "namespace": "shop", "stack": "old", "backup": "b7"}
+    world = searching(source | {"before": "2025-12-31T00:00:00Z"})
     order = told(world.jobs["cos-redis-backup"], Find)
     assert order
     assert order.repository.endswith("/backups/cos/prod/shop/old/redis")
@@ -140,16 +143,23 @@ def test_what_is_not_there_is_told_at_once(spec: Manifest, says: str) -> None:
 
 def test_data_is_not_put_aside_unless_somebody_says_so() -> None:
     world = World()
-    world.restore("r", source={}, startingDeadlineSeconds=60)
-    for _ in range(2):
-        world.step()
-    world.end(found(copy()), container=FINDER)
-    for _ in range(4):
-        world.step()
+    world.restore("r", source={})
+    world.step()
+    assert world.restored().phase is RestorePhase.FAILED
     assert "write existingData: SetAside" in world.restored().message
+    assert not world.jobs
+    assert sorted(world.claims) == ["cos-redis-backup-main", "cos-redis-data-0"]
+
+
+def test_a_search_that_does_not_go_away_is_not_waited_for_for_ever() -> None:
+    world = searching(startingDeadlineSeconds=60)
+    world.end(found(copy()), container=FINDER)
+    world.step()
+    world.jobs["cos-redis-backup"]["metadata"]["deletionTimestamp"] = timestamp(world.now)
+    world.step(30)
+    assert "its copy is chosen" in world.restored().message
     world.step(60)
     assert world.restored().phase is RestorePhase.FAILED
-    assert sorted(world.claims) == ["cos-redis-backup-main", "cos-redis-data-0"]
 
 
 def test_what_belongs_together_is_chosen_together() -> None:
@@ -162,6 +172,8 @@ def test_what_belongs_together_is_chosen_together() -> None:
     apart = choice({"redis": redis[:1], "neo4j": graph[:1]})
     assert (apart["redis"].backup, apart["neo4j"].backup) == ("by-hand", "night")
     assert choice({"redis": redis})["redis"].backup == "by-hand"
+    twice = (copy("upgrade", 9), copy("x", 5), copy("upgrade", 1))
+    assert choice({"redis": twice})["redis"].facts.moment == twice[0].facts.moment, "of one name the newest"
 
 
 def snapshot(number: int, moment: int = 0, **tags: str) -> Manifest:

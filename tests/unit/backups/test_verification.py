@@ -19,7 +19,7 @@ from cos_controllers.conditions import timestamp
 from cos_controllers.k8s import Manifest
 
 WEEKLY: Manifest = {"schedule": "0 5 * * *"}
-FIRST = "cos-verification-202601010500"
+FIRST = "cos-verification-202601010500-aecf"
 
 
 def verified(**changes: Any) -> World:
@@ -153,6 +153,9 @@ def test_who_has_not_been_verified_twice_in_time_is_late() -> None:
     assert stack
     restores = world.seen().restores
     second = START + timedelta(days=2, hours=5) + timedelta(hours=3)
+    world.touched = timestamp(START + timedelta(hours=5))
+    stack = world.seen().stack
+    assert stack
     assert late(stack, [], restores, second - timedelta(seconds=10)) == []
     ((name, _),) = late(stack, [], restores, second)
     assert name == VERIFICATION

@@ -119,7 +119,13 @@ class World:
 
     @property
     def stack(self) -> CosStack:
-        metadata = {"name": "cos", "namespace": "cos", "uid": self.uid, "generation": self.generation}
+        metadata: Manifest = {
+            "name": "cos",
+            "namespace": "cos",
+            "uid": self.uid,
+            "generation": self.generation,
+        }
+        metadata["creationTimestamp"] = timestamp(START)
         raw = {"apiVersion": "cos.dev/v1alpha1", "kind": "CosStack", "metadata": metadata, "spec": self.spec}
         return parse_stack({**raw, "status": self.status})
 
