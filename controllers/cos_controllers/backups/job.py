@@ -307,7 +307,7 @@ def _beside(job: Manifest, stack: CosStack, order: Order) -> Manifest:
 
 
 def _source(template: Manifest) -> tuple[V1Volume]:
-    """The data volume of the engine's pod, which nobody here writes to."""
+    """The data volume of the engine's pod, which nobody here writes to, nor gives to another group or label."""
     claim = V1PersistentVolumeClaimVolumeSource(claim_name=claim_of(template) or "", read_only=True)
     return (V1Volume(name="source", persistent_volume_claim=claim),)
 

@@ -21,6 +21,7 @@ from cos_controllers.api.stack import CosStackSpec
 from cos_controllers.backups.report import Facts
 from cos_controllers.components.elasticsearch import Elasticsearch
 from cos_controllers.components.elasticsearch.dump import DUMP_SCRIPT, LOAD_SCRIPT, REPOSITORY, SNAPSHOT
+from cos_controllers.components.parts import within
 
 FILES = {"index-1": b"all", "index.latest": b"1", "indices/B/0/__x": b"x" * 5000, "indices/a/0/__y": b"y"}
 STATS = {
@@ -93,7 +94,7 @@ class Scene:
     url: str
     root: Path
 
-    def run(self, script: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    def run(self, script: str, *limit: str, **variables: str) -> subprocess.CompletedProcess[str]:
         environment = {
             "PATH": f"{self.root / 'bin'}:{os.environ['PATH']}",
             "URL": self.url,
@@ -107,8 +108,9 @@ class Scene:
             "LIMIT": "20",
             **variables,
         }
+        command = [*limit, "bash", "-c", script]
         return subprocess.run(
-            ["bash", "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=30
+            command, env=environment, capture_output=True, text=True, check=False, timeout=30
         )
 
     def room(self, total: int, free: int, scratch: int = 1 << 30) -> None:
@@ -204,6 +206,13 @@ def test_a_snapshot_that_cannot_be_removed_is_told_of(scene: Scene) -> None:
     scene.server.undeletable = True
     done = scene.run(DUMP_SCRIPT)
     assert (done.returncode, done.stderr) == (1, "no snapshot can be removed: 500: disk failure\n")
+
+
+def test_what_takes_too_long_leaves_nothing_either(scene: Scene) -> None:
+    scene.server.polls = 1_000_000
+    assert scene.run(DUMP_SCRIPT, *within(2)).returncode == 124
+    assert f"PUT /_snapshot/{REPOSITORY}/{SNAPSHOT}" in scene.server.asked
+    assert (scene.server.registered, scene.server.snapshots) == (False, [])
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ register() {
 }
 clear() { remove && register && remove || { say "no snapshot can be removed: $status: $(reason)"; exit 1; }; }
 trap 'ended=$?; [ "$ended" = 0 ] || (clear) >/dev/null 2>&1 || true; exit "$ended"' EXIT
+trap 'trap "" TERM; exit 143' TERM
 clear
 must 60 GET "/_nodes/_local?filter_path=nodes.*.version"
 [[ $answer =~ \"version\":\"([0-9A-Za-z.-]+) ]] && version=${BASH_REMATCH[1]}
@@ -117,7 +118,6 @@ echo "$entries documents of Elasticsearch $version"
 LOAD_SCRIPT = (
     _COMMON
     + r"""login() { :; }
-URL=http://127.0.0.1:9200
 trap 'ended=$?; kill $(jobs -p) 2>/dev/null || true; exit $ended' EXIT
 for found in "$TARGET"/*; do
   [ "${found##*/}" = lost+found ] || { say "the volume is not empty: ${found##*/}"; exit 1; }

@@ -221,6 +221,7 @@ class Elasticsearch:
             name="load",
             command=within(limit, "bash", "-c", LOAD_SCRIPT),
             env=env(
+                URL=f"http://127.0.0.1:{PORT}",
                 ENTRIES=str(entries),
                 SHA256=sha256,
                 REPOSITORY=REPOSITORY,
