@@ -66,8 +66,7 @@ def full_spec() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def stack(operator: Cluster, operator_image: str) -> Iterator[Cluster]:
     """A Ready stack `cos` of six services in a restricted namespace, and a pod `client` with its app Secrets."""
-    operator.delete_namespace(NAMESPACE)
-    operator.namespace(NAMESPACE)
+    operator.fresh_namespace(NAMESPACE)
     manifest = {
         "apiVersion": "cos.dev/v1alpha1",
         "kind": "CosStack",

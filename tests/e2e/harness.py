@@ -134,10 +134,15 @@ class Cluster:
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
         self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
 
-    def delete_namespace(self, name: str, seconds: float = 180) -> None:
-        """Delete a namespace and wait until it is gone."""
-        self.run("delete", "namespace", name, "--ignore-not-found", "--wait=false")
+    def fresh_namespace(self, name: str, seconds: float = 180) -> None:
+        """An empty one; what is left of that name from another run ends first."""
+        self.delete_namespace(name)
         wait_for(f"namespace {name} gone", lambda: self.get("namespace", name) is None, seconds)
+        self.namespace(name)
+
+    def delete_namespace(self, *names: str) -> None:
+        """Let namespaces end in their own time: Kubernetes looks again only after half of a pod's time to end."""
+        self.run("delete", "namespace", *names, "--ignore-not-found", "--wait=false")
 
     def python(self, pod: str, namespace: str, script: str, *args: str, timeout: float = 60) -> str:
         """Run a Python script in a pod; its standard output. Fails with its error output."""

@@ -97,8 +97,7 @@ def stack(bucket: Bucket, **backup: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def kept(operator: Cluster, bucket: Bucket) -> Iterator[Cluster]:
     """A stack with data."""
-    operator.delete_namespace(SPACE)
-    operator.namespace(SPACE)
+    operator.fresh_namespace(SPACE)
     operator.apply(secret("s3", AWS_ACCESS_KEY_ID=ACCESS, AWS_SECRET_ACCESS_KEY=SECRET))
     operator.apply(secret("mine", key=KEY))
     operator.apply(stack(bucket))
@@ -583,8 +582,7 @@ def test_a_namespace_that_is_lost_comes_back_from_git_the_bucket_and_the_key(
     redis(kept, "set", "state", "before the disaster")
     create(kept, "last", repository="away")
     copied = ended(kept, "last")["components"][0]
-    kept.delete_namespace(SPACE)
-    kept.namespace(SPACE)
+    kept.fresh_namespace(SPACE)
     values = {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET, "ca.crt": bucket.authority}
     kept.apply(secret("s3", **values))
     kept.apply(secret("mine", key=KEY))

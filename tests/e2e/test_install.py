@@ -6,10 +6,12 @@ the cluster.
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import tomllib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,10 +31,22 @@ DEFINITIONS = [
 ]
 #: After each change, as briefly as can be.
 PROBES = {"afterChange": True, "historyLimit": 1, "template": {"secondsPerCheck": 1}}
+#: Where the manifest for kubectl puts the operator.
 HOME = "cos-system"
-STACKS = "stacks"
+NUMBERS = itertools.count(1)
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 IMAGE = f"{REGISTRY}/cos-operator"
+
+
+@dataclass(frozen=True)
+class Place(Cluster):
+    """The cluster, with namespaces for the operator and for stacks.
+
+    Each test has its own, so that none waits until those of the test before have ended.
+    """
+
+    home: str
+    stacks: str
 
 
 @pytest.fixture(scope="module")
@@ -48,53 +62,52 @@ def bare() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def empty(bare: Cluster) -> Iterator[Cluster]:
-    """The same, with a restricted namespace for stacks; afterwards all is taken away again."""
-    bare.namespace(HOME)
-    bare.namespace(STACKS)
-    yield bare
+def empty(bare: Cluster, request: pytest.FixtureRequest) -> Iterator[Place]:
+    """The same, with restricted namespaces; afterwards all is taken away again."""
+    number = next(NUMBERS)
+    place = Place(**vars(bare), home=getattr(request, "param", f"home-{number}"), stacks=f"stacks-{number}")
+    place.namespace(place.home)
+    place.namespace(place.stacks)
+    yield place
     for release in yaml.safe_load(bare.helm("list", "--all-namespaces", "--output=yaml").stdout):
         bare.helm("uninstall", release["name"], f"--namespace={release['namespace']}")
-    namespaces = (HOME, STACKS, "other")
-    bare.run("delete", "namespace", *namespaces, "--ignore-not-found", "--wait=false")
-    for namespace in namespaces:
-        bare.delete_namespace(namespace)
+    bare.delete_namespace(place.home, place.stacks, "other")
     for kind in ("clusterrole", "clusterrolebinding"):
         bare.run("delete", kind, "--selector=app.kubernetes.io/name=cos-operator")
     bare.run("delete", "crd", *DEFINITIONS, "--ignore-not-found")
 
 
-def install(cluster: Cluster, *args: str, chart: Path = CHART, command: str = "install") -> Any:
+def install(place: Place, *args: str, chart: Path = CHART, command: str = "install") -> Any:
     """`helm install`, with the testbed's image and a namespace for stacks. Arguments come last, so that they win."""
-    return cluster.helm(
+    return place.helm(
         command,
         "cos-operator",
         str(chart),
-        f"--namespace={HOME}",
+        f"--namespace={place.home}",
         f"--set=image.repository={IMAGE}",
-        f"--set=watch.namespaces={{{STACKS}}}",
+        f"--set=watch.namespaces={{{place.stacks}}}",
         *args,
     )
 
 
-def uninstall(cluster: Cluster, namespace: str = HOME) -> None:
-    cluster.helm("uninstall", "cos-operator", f"--namespace={namespace}", "--wait", "--timeout=2m")
+def uninstall(place: Place) -> None:
+    place.helm("uninstall", "cos-operator", f"--namespace={place.home}", "--wait", "--timeout=2m")
 
 
-def stack(name: str = "cos", **spec: Any) -> dict[str, Any]:
+def stack(place: Place, **spec: Any) -> dict[str, Any]:
     return {
         "apiVersion": "cos.dev/v1alpha1",
         "kind": "CosStack",
-        "metadata": {"name": name, "namespace": STACKS},
+        "metadata": {"name": "cos", "namespace": place.stacks},
         "spec": {"images": {"registry": REGISTRY}, "redis": {}, **spec},
     }
 
 
-def operator_pods(cluster: Cluster) -> dict[str, int]:
+def operator_pods(place: Place) -> dict[str, int]:
     """Restarts of each Ready pod of the operator, by UID."""
     return {
         pod["metadata"]["uid"]: sum(status["restartCount"] for status in pod["status"]["containerStatuses"])
-        for pod in cluster.list("pods", HOME, "app.kubernetes.io/name=cos-operator")
+        for pod in place.list("pods", place.home, "app.kubernetes.io/name=cos-operator")
         if any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
         and not pod["metadata"].get("deletionTimestamp")
     }
@@ -123,31 +136,31 @@ def older(tmp_path: Path) -> Path:
     return chart
 
 
-def test_uninstalling_deletes_no_stack_and_installing_again_finds_it(empty: Cluster) -> None:
+def test_uninstalling_deletes_no_stack_and_installing_again_finds_it(empty: Place) -> None:
     install(empty, "--wait", "--timeout=2m")
     assert list(operator_pods(empty).values()) == [0]
-    empty.apply(stack())
-    empty.wait_ready("cos", STACKS)
-    before = pod_uids(empty, STACKS, "cos")
-    uid = empty.stack("cos", STACKS)["metadata"]["uid"]
+    empty.apply(stack(empty))
+    empty.wait_ready("cos", empty.stacks)
+    before = pod_uids(empty, empty.stacks, "cos")
+    uid = empty.stack("cos", empty.stacks)["metadata"]["uid"]
 
     uninstall(empty)
-    assert not empty.list("deployments", HOME)
+    assert not empty.list("deployments", empty.home)
     assert empty.get("crd", CRD)
-    assert empty.stack("cos", STACKS)["metadata"]["uid"] == uid
-    assert pod_uids(empty, STACKS, "cos") == before, "the engines go on serving"
+    assert empty.stack("cos", empty.stacks)["metadata"]["uid"] == uid
+    assert pod_uids(empty, empty.stacks, "cos") == before, "the engines go on serving"
 
     install(empty, "--wait", "--timeout=2m")
     maximum = 77
-    empty.patch_stack("cos", STACKS, {"redis": {"maxClients": maximum}})
-    empty.wait_ready("cos", STACKS)
-    assert empty.stack("cos", STACKS)["metadata"]["uid"] == uid
+    empty.patch_stack("cos", empty.stacks, {"redis": {"maxClients": maximum}})
+    empty.wait_ready("cos", empty.stacks)
+    assert empty.stack("cos", empty.stacks)["metadata"]["uid"] == uid
 
 
-def test_a_kept_crd_of_another_release_is_taken_over_only_when_asked(empty: Cluster) -> None:
+def test_a_kept_crd_of_another_release_is_taken_over_only_when_asked(empty: Place) -> None:
     install(empty, "--set=replicas=0")
     uninstall(empty)
-    empty.apply(stack(paused=True))
+    empty.apply(stack(empty, paused=True))
     elsewhere = ("--namespace=other", "--create-namespace", "--set=replicas=0")
     refused = empty.helm("install", "cos-operator", str(CHART), *elsewhere, check=False)
     assert refused.returncode != 0
@@ -157,10 +170,10 @@ def test_a_kept_crd_of_another_release_is_taken_over_only_when_asked(empty: Clus
     crd = empty.get("crd", CRD)
     assert crd
     assert crd["metadata"]["annotations"]["meta.helm.sh/release-namespace"] == "other"
-    assert empty.stack("cos", STACKS)
+    assert empty.stack("cos", empty.stacks)
 
 
-def test_an_upgrade_upgrades_the_crd_and_does_not_restart_the_operator(empty: Cluster, older: Path) -> None:
+def test_an_upgrade_upgrades_the_crd_and_does_not_restart_the_operator(empty: Place, older: Path) -> None:
     install(empty, "--wait", "--timeout=2m", chart=older)
     assert not crd_field(empty, "paused")
     before = operator_pods(empty)
@@ -173,32 +186,33 @@ def test_an_upgrade_upgrades_the_crd_and_does_not_restart_the_operator(empty: Cl
     assert crd_field(empty, "paused", "type") == "boolean"
 
 
-def test_two_replicas_are_ready_and_one_of_them_leads(empty: Cluster) -> None:
+def test_two_replicas_are_ready_and_one_of_them_leads(empty: Place) -> None:
     install(empty, "--wait", "--timeout=2m", "--set=replicas=2")
     assert list(operator_pods(empty).values()) == [0, 0]
 
     def holder() -> str:
-        lease = empty.get("lease", "cos-operator", HOME) or {"spec": {}}
+        lease = empty.get("lease", "cos-operator", empty.home) or {"spec": {}}
         return str(lease["spec"].get("holderIdentity", ""))
 
     first = wait_for("a leader", holder, 30)
     pods = {
-        pod["metadata"]["name"] for pod in empty.list("pods", HOME, "app.kubernetes.io/name=cos-operator")
+        pod["metadata"]["name"]
+        for pod in empty.list("pods", empty.home, "app.kubernetes.io/name=cos-operator")
     }
     assert first in pods
-    empty.run("delete", "pod", first, "-n", HOME, "--wait=false")
+    empty.run("delete", "pod", first, "-n", empty.home, "--wait=false")
     # The one that stood by, or the deleted one's successor: it may start faster than the other asks again.
     wait_for("another leader", lambda: holder() not in {"", first}, 30)
     wait_for("two replicas again", lambda: len(operator_pods(empty)) == 2, 60)
 
 
-def requests_of_the_operator(since: datetime) -> Iterator[tuple[str, str, bool]]:
+def requests_of_the_operator(place: Place, since: datetime) -> Iterator[tuple[str, str, bool]]:
     """Resource, verb and whether it was allowed, of each request in the API server's audit log."""
     for line in INSTANCE.audit_log.read_text().splitlines():
         event = json.loads(line)
         who = event["user"]["username"]
         # A watch that goes on has not completed.
-        if who != f"system:serviceaccount:{HOME}:cos-operator" or event["stage"] == "RequestReceived":
+        if who != f"system:serviceaccount:{place.home}:cos-operator" or event["stage"] == "RequestReceived":
             continue
         target = event.get("objectRef")
         if target and datetime.fromisoformat(event["requestReceivedTimestamp"]) >= since:
@@ -206,10 +220,10 @@ def requests_of_the_operator(since: datetime) -> Iterator[tuple[str, str, bool]]
             yield resource, event["verb"], event["annotations"]["authorization.k8s.io/decision"] == "allow"
 
 
-def rights_of_the_operator(cluster: Cluster) -> set[tuple[str, str]]:
+def rights_of_the_operator(place: Place) -> set[tuple[str, str]]:
     """Resource and verb of all that its roles grant."""
-    roles = cluster.list("roles", selector="app.kubernetes.io/name=cos-operator")
-    assert {role["metadata"]["namespace"] for role in roles} == {HOME, STACKS}
+    roles = place.list("roles", selector="app.kubernetes.io/name=cos-operator")
+    assert {role["metadata"]["namespace"] for role in roles} == {place.home, place.stacks}
     return {
         (resource, verb)
         for role in roles
@@ -219,14 +233,14 @@ def rights_of_the_operator(cluster: Cluster) -> set[tuple[str, str]]:
     }
 
 
-def ended(cluster: Cluster) -> set[str]:
+def ended(place: Place) -> set[str]:
     """Names of the probes, if all have ended."""
-    probes = cluster.list("stackprobes", STACKS)
+    probes = place.list("stackprobes", place.stacks)
     done = all(probe.get("status", {}).get("completionTime") for probe in probes)
     return {probe["metadata"]["name"] for probe in probes} if done else set()
 
 
-def test_rights_granted_are_rights_used(empty: Cluster) -> None:
+def test_rights_granted_are_rights_used(empty: Place) -> None:
     since = datetime.now(UTC)
     install(empty, "--wait", "--timeout=2m")
     proxy: dict[str, Any] = {"replicas": 2, "routes": []}
@@ -238,30 +252,30 @@ def test_rights_granted_are_rights_used(empty: Cluster) -> None:
         {"redis": None, "traefik": {"replicas": 1}},
         {"redis": {}, "traefik": None},
     ):
-        if empty.get("cosstack", "cos", STACKS):
-            empty.patch_stack("cos", STACKS, spec)
+        if empty.get("cosstack", "cos", empty.stacks):
+            empty.patch_stack("cos", empty.stacks, spec)
         else:
-            empty.apply(stack(**spec))
-        empty.wait_ready("cos", STACKS)
+            empty.apply(stack(empty, **spec))
+        empty.wait_ready("cos", empty.stacks)
     wait_for(
         "the last change is probed, and the earlier probes forgotten", lambda: ended(empty) == {"cos-r5"}, 90
     )
     # One that is deleted while it makes load: its Job is stopped, and goes once all is cleared.
     long = {"stackRef": {"name": "cos"}, "secondsPerCheck": 60}
-    metadata = {"name": "long", "namespace": STACKS}
+    metadata = {"name": "long", "namespace": empty.stacks}
     empty.apply({"apiVersion": "cos.dev/v1alpha1", "kind": "StackProbe", "metadata": metadata, "spec": long})
-    wait_for("load is made", lambda: empty.get("job", "long", STACKS), 30)
-    empty.run("delete", "stackprobe", "long", "-n", STACKS)
-    wait_for("its Job is stopped and gone", lambda: not empty.list("jobs", STACKS), 60)
+    wait_for("load is made", lambda: empty.get("job", "long", empty.stacks), 30)
+    empty.run("delete", "stackprobe", "long", "-n", empty.stacks)
+    wait_for("its Job is stopped and gone", lambda: not empty.list("jobs", empty.stacks), 60)
     # They wait for a repository, and for each other: that is told.
     for kind, spec in (("StackBackup", {}), ("StackRestore", {"backup": "waits"})):
-        metadata = {"name": "waits", "namespace": STACKS}
+        metadata = {"name": "waits", "namespace": empty.stacks}
         wanted = {"stackRef": {"name": "cos"}, **spec}
         empty.apply({"apiVersion": "cos.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": wanted})
         looked_at = ("--for=jsonpath={.status.phase}=Pending", "--timeout=30s")
-        empty.run("wait", f"{kind.lower()}/waits", "-n", STACKS, *looked_at)
+        empty.run("wait", f"{kind.lower()}/waits", "-n", empty.stacks, *looked_at)
     granted = rights_of_the_operator(empty)
-    seen = set(requests_of_the_operator(since))
+    seen = set(requests_of_the_operator(empty, since))
     assert {(resource, verb) for resource, verb, allowed in seen if not allowed} == set()
     used = {(resource, verb) for resource, verb, _ in seen}
     # Server-side apply of what does not exist yet takes the right to create, and is logged as a patch.
@@ -273,7 +287,8 @@ def test_rights_granted_are_rights_used(empty: Cluster) -> None:
     assert granted - used - created - consulted - patient == set()
 
 
-def test_kubectl_alone_installs_upgrades_and_uninstalls(empty: Cluster, older: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("empty", [HOME], indirect=True)
+def test_kubectl_alone_installs_upgrades_and_uninstalls(empty: Place, older: Path, tmp_path: Path) -> None:
     empty.run("apply", "-f", str(older / "files" / "crds" / CRD_FILE))
     text = (ROOT / "manifests" / "install.yaml").read_text()
     manifest = tmp_path / "install.yaml"
@@ -281,19 +296,19 @@ def test_kubectl_alone_installs_upgrades_and_uninstalls(empty: Cluster, older: P
     assert manifest.read_text() != text
     empty.run("apply", "-f", str(manifest))
     assert crd_field(empty, "paused", "type") == "boolean"
-    empty.run("rollout", "status", "deployment/cos-operator", "-n", HOME, "--timeout=2m", timeout=130)
-    empty.apply(stack())
-    empty.wait_ready("cos", STACKS)
-    before = pod_uids(empty, STACKS, "cos")
+    empty.run("rollout", "status", "deployment/cos-operator", "-n", empty.home, "--timeout=2m", timeout=130)
+    empty.apply(stack(empty))
+    empty.wait_ready("cos", empty.stacks)
+    before = pod_uids(empty, empty.stacks, "cos")
 
     ours = "--selector=app.kubernetes.io/name=cos-operator"
     empty.run("delete", "-f", str(manifest), ours)
-    assert not empty.list("deployments", HOME)
+    assert not empty.list("deployments", empty.home)
     assert not empty.list("clusterroles", selector="app.kubernetes.io/name=cos-operator")
-    assert empty.get("namespace", HOME)
-    assert empty.stack("cos", STACKS)
-    assert pod_uids(empty, STACKS, "cos") == before
+    assert empty.get("namespace", empty.home)
+    assert empty.stack("cos", empty.stacks)
+    assert pod_uids(empty, empty.stacks, "cos") == before
 
     # From kubectl to Helm, which has to be told to take over what it did not make.
     install(empty, "--wait", "--timeout=2m", "--take-ownership", "--force-conflicts")
-    assert empty.stack("cos", STACKS)
+    assert empty.stack("cos", empty.stacks)

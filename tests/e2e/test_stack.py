@@ -154,8 +154,7 @@ def test_a_hand_edited_child_is_put_right_within_seconds(healthy: Cluster) -> No
 
 def test_a_missing_secret_stalls_the_stack_and_its_arrival_heals_it(operator: Cluster) -> None:
     namespace = "e2e-secret"
-    operator.delete_namespace(namespace)
-    operator.namespace(namespace)
+    operator.fresh_namespace(namespace)
     spec = {"images": {"registry": "testbed.local:5000"}, "redis": {"authSecretRef": {"name": "mine"}}}
     manifest = {
         "apiVersion": "cos.dev/v1alpha1",
@@ -198,8 +197,7 @@ def test_a_missing_secret_stalls_the_stack_and_its_arrival_heals_it(operator: Cl
 
 def test_an_image_that_cannot_be_pulled_is_named(operator: Cluster) -> None:
     namespace = "e2e-image"
-    operator.delete_namespace(namespace)
-    operator.namespace(namespace)
+    operator.fresh_namespace(namespace)
     spec = {"redis": {"image": "testbed.local:5000/redis:no-such-tag"}}
     manifest = {
         "apiVersion": "cos.dev/v1alpha1",

@@ -42,17 +42,20 @@ def stack_of(name: str, storage: dict[str, str]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def stacks(operator: Cluster) -> Iterator[Cluster]:
     """Two Ready stacks with Redis alone: one on the class `loop`, one on the default class."""
-    operator.delete_namespace(NAMESPACE)
-    operator.namespace(NAMESPACE)
+    operator.fresh_namespace(NAMESPACE)
     operator.apply(
         stack_of(GROWING, {"size": "64Mi", "storageClassName": "loop"}), stack_of(FIXED, {"size": "64Mi"})
     )
     for name in (GROWING, FIXED):
         operator.wait_ready(name, NAMESPACE)
     yield operator
+    volumes = [
+        volume for volume in operator.list("pv") if volume["spec"]["claimRef"]["namespace"] == NAMESPACE
+    ]
+    assert len(volumes) == 2
+    operator.run("delete", "cosstacks,pvc", "--all", "-n", NAMESPACE, "--wait=false")
+    wait_for("volumes go with their claims", lambda: not [v for v in volumes if exists(operator, v)], 60)
     operator.delete_namespace(NAMESPACE)
-    left = [volume for volume in operator.list("pv") if volume["spec"]["claimRef"]["namespace"] == NAMESPACE]
-    wait_for("volumes go with their claims", lambda: not [v for v in left if exists(operator, v)], 30)
 
 
 def exists(cluster: Cluster, volume: dict[str, Any]) -> bool:
