@@ -70,14 +70,26 @@ lint-generated:
 test-fast: lint ## Lint, unit and golden tests: no cluster, < 60 s (coverage, which doubles the time, is part of `test`)
 	$(PYTEST) $(FAST_TESTS) --numprocesses=auto --dist=worksteal
 
+# What `test` consists of besides lint, one after the other, whatever becomes of the ones before.
+TESTS := test-core test-api test-cluster
+
 .PHONY: test
 test: lint ## Everything: unit, golden, API and end-to-end tests, on a testbed that it starts itself
 	$(TESTBED) up
 	$(TESTBED) images
-	$(PYTEST) tests --cov --cov-report=term --cov-report=xml
+	@$(MAKE) --no-print-directory --jobs=1 --keep-going $(TESTS)
 ifdef CI
 	$(TESTBED) down
 endif
+
+.PHONY: $(TESTS)
+test-core:
+	$(PYTEST) $(FAST_TESTS) --numprocesses=auto --dist=worksteal --cov --cov-report=term --cov-report=xml
+# Two at a time, each with an API server of its own: most of their time is waiting, for leases and time limits.
+test-api:
+	$(PYTEST) tests/api --numprocesses=2 --dist=worksteal
+test-cluster:
+	$(PYTEST) tests --ignore=tests/unit --ignore=tests/golden --ignore=tests/api
 
 .PHONY: bench-scale
 bench-scale: env ## Measure 10, 100 and 1,000 stacks, and apply → Ready; takes an hour, writes docs/benchmarks.md

@@ -22,8 +22,8 @@ CRDS = Path(__file__).parents[2] / "crds"
 #: Runs kubectl with the administrator's rights: ``kubectl(*arguments, stdin="")`` returns its output.
 Kubectl = Callable[..., str]
 
-#: The testbed of these tests; the end-to-end tests have others.
-INSTANCE = 7
+#: Testbeds of these tests, one for each process that runs them side by side; the end-to-end tests have others.
+INSTANCES = {"master": 7, "gw0": 7, "gw1": 4}
 
 
 def _run(*command: str, stdin: str = "", seconds: float = 60) -> str:
@@ -35,13 +35,13 @@ def _run(*command: str, stdin: str = "", seconds: float = 60) -> str:
 
 
 @pytest.fixture(scope="session")
-def apiserver() -> Iterator[str]:
+def apiserver(worker_id: str) -> Iterator[str]:
     """Path of the administrator's kubeconfig (JSON) for a running API server that serves our CRDs.
 
     A testbed of its own, without nodes: no operator but the tests' writes there. Its first start builds Kubernetes,
     which takes minutes; later ones take seconds.
     """
-    testbed = partial(_run, sys.executable, "-m", "cos_testbed", f"--instance={INSTANCE}")
+    testbed = partial(_run, sys.executable, "-m", "cos_testbed", f"--instance={INSTANCES[worker_id]}")
     testbed("up", "--control-plane-only", seconds=1800)
     try:
         yield _serve_definitions(testbed)
