@@ -25,7 +25,7 @@ def copy(backup: str = "nightly", minute: int = 0, **changes: Any) -> FoundCopy:
     moment = int((START - timedelta(days=1)).timestamp()) + 60 * minute
     facts = Facts(entries=3, moment=moment, version="8.0.2", bytes=1000, sha256="a" * 64)
     made = {
-        "snapshot": f"0123abcd{minute}",
+        "snapshot": f"of-minute-{minute}",
         "backup": backup,
         "lineage": "lost",
         "facts": facts,
@@ -60,14 +60,14 @@ def test_what_a_repository_has_is_found_and_then_restored_as_any_other() -> None
     world.step()
     (row,) = world.restored().components
     assert row.source
-    assert (row.source.snapshot, row.source.lineage, row.source.place) == ("0123abcd5", "lost", PLACE)
+    assert (row.source.snapshot, row.source.lineage, row.source.place) == ("of-minute-5", "lost", PLACE)
     assert row.message == "the copy of nightly is chosen"
     assert world.jobs, "its result is stored before it goes"
     for _ in range(5):
         world.step()
     fetch = told(world.jobs["cos-redis-backup"], Fetch)
     assert fetch
-    assert (fetch.snapshot, fetch.repository) == ("0123abcd5", "/repository/cos/cos/redis")
+    assert (fetch.snapshot, fetch.repository) == ("of-minute-5", "/repository/cos/cos/redis")
     world.end(LOADED, container=LOAD)
     for _ in range(2):
         world.step()
