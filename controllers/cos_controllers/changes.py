@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 
 from cos_controllers.api.stack import CosStack, DeletionPolicy
 from cos_controllers.drift import needs_apply, owned_part
+from cos_controllers.halts import halted_by
 from cos_controllers.history import History
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import (
     ANNOTATION_DATA_VERSION,
     ANNOTATION_FILES,
+    ANNOTATION_HALTED,
     ANNOTATION_TEMPLATE,
     LABEL_STACK_COMPONENT,
     backup_secret,
@@ -257,6 +259,25 @@ def _is_rendered_name(ref: Ref, obj: Manifest, stack: CosStack) -> bool:
     return ref.name in {name, config_map(name), files_secret(name)} or (
         ref.kind == "Secret" and ref.name == backup_secret(name)
     )
+
+
+def resumptions(resolution: Resolution, snapshot: Snapshot, *, paused: bool) -> tuple[Apply, ...]:
+    """What was stopped for a backup and is not rendered now, as it is but for that: nothing keeps it from starting."""
+    return tuple(
+        Apply(_resumed(owned_part(live)))
+        for wanted in resolution.components
+        if (paused or not wanted.instance) and not wanted.halt
+        for live in (snapshot.objects.get(workload_ref(wanted)),)
+        if live and halted_by(live)
+    )
+
+
+def _resumed(own: Manifest) -> Manifest:
+    annotations = {k: v for k, v in own["metadata"].get("annotations", {}).items() if k != ANNOTATION_HALTED}
+    return own | {
+        "metadata": own["metadata"] | {"annotations": annotations},
+        "spec": own["spec"] | {"replicas": 1},
+    }
 
 
 def revisions(learnt: History, known: History, stack: CosStack, snapshot: Snapshot) -> list[Apply]:

@@ -21,7 +21,7 @@ from cos_controllers.pods import (
     revision_of,
 )
 from cos_controllers.volumes import growth
-from cos_controllers.wanted import Wanted, workload_ref
+from cos_controllers.wanted import Halt, Wanted, workload_ref
 
 #: Something is under way and will go on by itself.
 TRANSIENT = frozenset(
@@ -29,6 +29,7 @@ TRANSIENT = frozenset(
         Reason.CREATING,
         Reason.STARTING,
         Reason.RESTARTING,
+        Reason.BACKING_UP,
         Reason.PROVISIONING,
         Reason.WAITING,
         Reason.VOLUME_RESIZING,
@@ -101,6 +102,8 @@ def assess(wanted: Wanted, snapshot: Snapshot) -> Assessment:
         )
         # What is there is left as it is, and may well serve; nobody asks it, for want of credentials.
         return Assessment(reason, message, serving=bool(ready), effective_revision=effective)
+    if wanted.halt:
+        return Assessment(Reason.BACKING_UP, _halt_text(wanted.halt), effective_revision=effective)
     found = _obstacle(wanted, snapshot, pods) or _by_check(snapshot.checks.get(wanted.component))
     if found.reason is Reason.SERVING:
         found = replace(next(_shortcomings(wanted, snapshot, pods), found), serving=True)
@@ -110,6 +113,11 @@ def assess(wanted: Wanted, snapshot: Snapshot) -> Assessment:
     elif wanted.failure:
         found = replace(found, message=f"{rolled_back_text(wanted)}; now: {found.message}")
     return replace(found, message=cut(found.message), effective_revision=effective)
+
+
+def _halt_text(halt: Halt) -> str:
+    since = f" since {halt.since}" if halt.since else ""
+    return f"stopped for backup {halt.backup or halt.uid}{since}; it starts again once its data is read"
 
 
 def cut(text: str, limit: int = MESSAGE_LIMIT) -> str:

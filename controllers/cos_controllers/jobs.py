@@ -180,6 +180,15 @@ def report_in(pod: Manifest, container: str) -> str:
     return ""
 
 
+def has_done(pod: Manifest, container: str) -> bool:
+    """Whether a container has ended by itself and well."""
+    for item in container_statuses(pod):
+        ended = (item.get("state") or {}).get("terminated")
+        if item["name"] == container and ended and ended.get("exitCode") == 0:
+            return True
+    return False
+
+
 def why_it_waits(pod: Manifest) -> str:
     """What keeps a pod from running, in the words of scheduler and kubelet; "" if nothing does."""
     status = pod.get("status") or {}

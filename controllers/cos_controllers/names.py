@@ -30,6 +30,9 @@ ANNOTATION_CONFIGURATION = f"{GROUP}/configuration"
 #: Hash of the mounted files that the engine reloads; touching it makes kubelet refresh them at once.
 ANNOTATION_FILES = f"{GROUP}/files-hash"
 
+#: On a workload that is stopped while its data is read: the UID of the StackBackup.
+ANNOTATION_HALTED = f"{GROUP}/halted-for"
+
 #: On a volume: the newest version of the engine that was started on it.
 ANNOTATION_DATA_VERSION = f"{GROUP}/data-version"
 #: On a volume that a restore fills, or has filled in vain: the UID of the restore. Such a volume is nobody's yet.

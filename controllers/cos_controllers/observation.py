@@ -148,6 +148,7 @@ class Snapshot:
     `facts`: what the pods that are ready were last found to be like, by component; absent if nobody has looked yet.
     `probes`: of the stack; read only if it has objectives; None if they could not be. `backups`: likewise, with
     `spec.backup`; `restores`: with `spec.backup.verification`.
+    `jobs`: of backups; read only while something is stopped for one.
     `warnings`: newest warning Event by object; read only while something is not ready.
     `logs`: the last lines of the log of an engine that is starting, by component.
     `entropy`: fresh random bytes (≥ 32) from which passwords of this pass derive, if any are needed.
@@ -160,6 +161,7 @@ class Snapshot:
     probes: Sequence[StackProbe] | None = ()
     backups: Sequence[StackBackup] | None = ()
     restores: Sequence[StackRestore] | None = ()
+    jobs: Sequence[Manifest] = ()
     warnings: Mapping[Ref, WarningEvent] = field(default_factory=dict)
     logs: Mapping[str, str] = field(default_factory=dict)
     entropy: bytes = b""

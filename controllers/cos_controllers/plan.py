@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from cos_controllers.api.stack import CosStack, WhenGatesFail
 from cos_controllers.api.status import CosStackStatus, Reason, RetainedVolume, Verdict
-from cos_controllers.changes import Apply, Delete, differences, forgotten, records, revisions
+from cos_controllers.changes import Apply, Delete, differences, forgotten, records, resumptions, revisions
 from cos_controllers.conditions import Notice, build_status, previous_row
-from cos_controllers.diagnose import TRANSIENT, Assessment, assess
+from cos_controllers.diagnose import TRANSIENT, Assessment, assess, cut
 from cos_controllers.gates import DOES_NOT_SERVE, NOT_ASKED, Judgement, expectation, judge, unasked
 from cos_controllers.history import History
 from cos_controllers.names import LABEL_STACK_COMPONENT, child_name
@@ -23,6 +23,7 @@ from cos_controllers.protection import protection
 from cos_controllers.resolve import Resolution, failing, references, resolve
 from cos_controllers.rollout import (
     Assessed,
+    is_overdue,
     learn_failed,
     learn_good,
     learn_missed,
@@ -134,6 +135,7 @@ def decide(stack: CosStack, resolution: Resolution, snapshot: Snapshot, now: dat
     recorded = records(stack, snapshot)
     snapshot = recorded.snapshot
     assessed = [(wanted, assess(wanted, snapshot)) for wanted in resolution.components]
+    assessed = [(wanted, _after_halt(stack, wanted, found, now)) for wanted, found in assessed]
     assessed = with_service(stack, _with_patience(stack, assessed, now), snapshot, now)
     held: Mapping[str, str] = {}
     if not paused:
@@ -168,12 +170,18 @@ def decide(stack: CosStack, resolution: Resolution, snapshot: Snapshot, now: dat
     again = _next_look(stack, assessed, learnt, now)
     targets = tuple(filter(None, (_target(wanted, snapshot) for wanted, _ in assessed)))
     if paused:
-        return Plan(status=status, targets=targets, requeue_after=again)
+        applies = resumptions(resolution, snapshot, paused=True)
+        return Plan(status=status, targets=targets, applies=applies, requeue_after=again)
     return Plan(
         status=status,
         targets=targets,
         # What was learnt is written before anything is done about it: dying in between changes nothing.
-        applies=(*recorded.applies, *revisions(learnt, history, stack, snapshot), *found.applies),
+        applies=(
+            *recorded.applies,
+            *revisions(learnt, history, stack, snapshot),
+            *found.applies,
+            *resumptions(resolution, snapshot, paused=False),
+        ),
         deletes=(*found.deletes, *forgotten(learnt, stack), *deletes),
         provisions=tuple(
             target
@@ -284,6 +292,20 @@ def _with_patience(stack: CosStack, assessed: Assessed, now: datetime) -> Assess
         else:
             judged.append((wanted, found))
     return judged
+
+
+def _after_halt(stack: CosStack, wanted: Wanted, found: Assessment, now: datetime) -> Assessment:
+    """What starts again after it was stopped for a backup is no outage, for as long as a start may take."""
+    row = previous_row(stack, wanted.component)
+    if (
+        row is None
+        or row.reason != Reason.BACKING_UP
+        or found.reason is not Reason.STARTING
+        or is_overdue(stack, wanted, now)
+    ):
+        return found
+    message = cut(f"it starts again, its data is read: {found.message}")
+    return replace(found, reason=Reason.BACKING_UP, message=message)
 
 
 def _with_pending(stack: CosStack, assessed: Assessed, unwritten: Collection[Ref]) -> Assessed:

@@ -15,8 +15,9 @@ from cos_controllers.api.stack import CosStack, DeletionPolicy, StoreSpec
 from cos_controllers.api.status import CosStackStatus, Reason, Verdict
 from cos_controllers.components.assemble import assemble, encoded
 from cos_controllers.components.base import Context, Engine
-from cos_controllers.components.registry import ENGINES
+from cos_controllers.components.registry import DUMPERS, ENGINES
 from cos_controllers.credentials import Credentials, Login, derive_password
+from cos_controllers.halts import halt_of
 from cos_controllers.history import History, Revision, read_history, spec_of
 from cos_controllers.images import version_of
 from cos_controllers.k8s import Manifest, V1ObjectMeta, V1Secret, manifest
@@ -228,7 +229,8 @@ def _choose(
     name = child_name(stack.metadata.name, component)
     spec, desired = engine.instances(stack.spec)[component], history.current.components[component]
     claim = current_claim(stack, snapshot.objects, name) if isinstance(spec, StoreSpec) else ""
-    wanted = Wanted(engine, component, name, spec, version_of(spec), desired, desired, claim)
+    halt = halt_of(stack, component, name, snapshot) if claim else None
+    wanted = Wanted(engine, component, name, spec, version_of(spec), desired, desired, claim, halt=halt)
     opened_by = data_version(claim, snapshot.objects) if claim else ""
     failure, good = history.failure(component), history.last_good(component)
     if failure and good:
@@ -320,6 +322,7 @@ def _resolve_one(stack: CosStack, snapshot: Snapshot, choice: _Choice, seed: str
         data_version=data_version(claim, snapshot.objects),
         seed=seed,
         backups=backups,
+        halted=wanted.halt.uid if wanted.halt else "",
     )
     needed = [ref_of(obj) for obj in instance.objects]
     needed.append(Ref("ControllerRevision", history.current.name))
@@ -336,7 +339,7 @@ def _backup_volumes(
     """What to ask of the volumes of an instance's backups, by claim, and the first thing that cannot be had."""
     found: dict[str, Storage] = {}
     problem = None
-    if stack.spec.backup and engine.accounts and engine.accounts.backup:
+    if stack.spec.backup and engine.kind in DUMPERS:
         for repository in stack.spec.backup.repositories:
             if repository.volume:
                 claim = backup_claim(name, repository.name)

@@ -35,15 +35,18 @@ def with_clocks(
     """Each assessment with the time of the component's last progress, and how far it says that it is.
 
     No clock runs while what is to run serves and is known to be good, nor while nothing is under way: for a component
-    that is blocked or not written yet, or whose volume ends, and in a paused stack. (Of one that waits for its turn,
-    what is to run is what runs.)
+    that is blocked or not written yet, or stopped for a backup, or whose volume ends, and in a paused stack. (Of one
+    that waits for its turn, what is to run is what runs.)
     """
     judged: Assessed = []
     for wanted, found in assessed:
         serves = serves_wanted(wanted, found, snapshot)
         known = bool(wanted.failure) or history.is_good(wanted.component, wanted.revision)
         begun = (
-            wanted.instance and is_written(wanted, snapshot) and not is_volume_terminating(wanted, snapshot)
+            wanted.instance
+            and not wanted.halt
+            and is_written(wanted, snapshot)
+            and not is_volume_terminating(wanted, snapshot)
         )
         if stack.spec.paused or not begun or (serves and known):
             judged.append((wanted, found))

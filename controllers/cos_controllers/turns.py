@@ -96,7 +96,7 @@ def replace_pods(
     judged: Assessed = []
     deletes: list[Delete] = []
     for wanted, found in assessed:
-        pods = [] if wanted.component in held else _replaceable(wanted, snapshot, pending)
+        pods = [] if wanted.component in held or wanted.halt else _replaceable(wanted, snapshot, pending)
         if not pods:
             judged.append((wanted, found))
             continue

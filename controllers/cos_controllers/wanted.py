@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cos_controllers.api.stack import EngineSpec, StoreSpec
 from cos_controllers.components.assemble import Instance
@@ -13,6 +14,17 @@ from cos_controllers.names import ANNOTATION_REVISION
 from cos_controllers.observation import Problem, Ref, Snapshot
 
 
+class Halt(NamedTuple):
+    """What a component is stopped for. `backup`: name of the StackBackup, `since`: RFC 3339; "" if they are not known.
+
+    `uid`: of the StackBackup.
+    """
+
+    uid: str
+    backup: str = ""
+    since: str = ""
+
+
 @dataclass(frozen=True)
 class Wanted:
     """One component as it should be.
@@ -21,7 +33,8 @@ class Wanted:
     change has been taken back, for the reason in `failure`, or while the component waits for its turn. `version` is
     what is in its image. `instance` is None while a `blocker` keeps the component from being rendered; then what exists
     is left as it is. `shortfall` is a part of the spec that cannot be met while the component serves otherwise;
-    `no_way_back` says why a change cannot be taken back.
+    `no_way_back` says why a change cannot be taken back. `halt`: what it is stopped for,
+    which is no part of its revision.
     """
 
     engine: Engine
@@ -38,6 +51,7 @@ class Wanted:
     shortfall: Problem | None = None
     failure: Failure | None = None
     no_way_back: Problem | None = None
+    halt: Halt | None = None
 
 
 def workload_ref(wanted: Wanted) -> Ref:

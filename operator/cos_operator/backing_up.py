@@ -21,6 +21,7 @@ from cos_controllers.backups.report import Progress, last_progress
 from cos_controllers.backups.restore_begin import proved
 from cos_controllers.backups.seen import Seen, secrets_of
 from cos_controllers.components.registry import stores
+from cos_controllers.halts import halted_in
 from cos_controllers.jobs import end_of, is_without_pods, pods_of_job
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import (
@@ -62,7 +63,7 @@ class BackupMaker:
     """Looks after the backups and restores of stacks, one call a stack.
 
     `targets`: the engines of a stack, none while nobody knows them; `image`: the operator's own. `recorded` hears of
-    each stack of which one has ended.
+    each stack of which one has ended, or which is to stop a component or to start it again.
     """
 
     def __init__(
@@ -196,9 +197,12 @@ class BackupMaker:
             return ""
 
     async def _execute(self, key: Key, seen: Seen, plan: Plan) -> float | None:
-        backups = {item.metadata.name: item.metadata.resource_version for item in seen.backups}
+        backups = {item.metadata.name: item for item in seen.backups}
         for name, status in plan.statuses.items():
-            await self._report("StackBackup", key, name, backups[name], status)
+            version, before = backups[name].metadata.resource_version, backups[name].status
+            await self._report("StackBackup", key, name, version, status)
+            if halted_in(status) != halted_in(before):
+                self._recorded(key)
         restores = {item.metadata.name: item.metadata.resource_version for item in seen.restores}
         for name, restored in plan.restored.items():
             await self._report("StackRestore", key, name, restores[name], restored)

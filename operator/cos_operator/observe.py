@@ -15,8 +15,9 @@ from cos_controllers.api.probe import StackProbe
 from cos_controllers.api.restore import StackRestore
 from cos_controllers.api.stack import CosStack
 from cos_controllers.backups.schedules import verification_of
+from cos_controllers.halts import halted_by
 from cos_controllers.k8s import Manifest
-from cos_controllers.names import stack_selector
+from cos_controllers.names import backups_selector, stack_selector
 from cos_controllers.observation import CheckTarget, Facts, Ref, Snapshot, WarningEvent, ref_of
 from cos_controllers.parsing import parse_backups, parse_probes, parse_restores
 from cos_controllers.plan import LogSource, questions, wanted_refs
@@ -59,10 +60,21 @@ async def observe(
     `known` says what those engines were last found to be like: to find that out takes longer than a look may.
     Raises `KubeError` if the API cannot be read; what an engine does never raises.
     """
-    named, probes, backups, restores = await asyncio.gather(
-        _secrets(kube, stack), _probes(kube, stack), _backups(kube, stack), _restores(kube, stack)
+    stopped = any(map(halted_by, objects.values()))
+    named, probes, backups, restores, jobs = await asyncio.gather(
+        _secrets(kube, stack),
+        _probes(kube, stack),
+        _backups(kube, stack, stopped=stopped),
+        _restores(kube, stack),
+        _jobs(kube, stack, stopped=stopped),
     )
-    snapshot = Snapshot(objects=objects, references=named, entropy=secrets.token_bytes(_ENTROPY_BYTES))
+    snapshot = Snapshot(
+        objects=objects,
+        references=named,
+        backups=backups,
+        jobs=jobs,
+        entropy=secrets.token_bytes(_ENTROPY_BYTES),
+    )
     resolution = resolve(stack, snapshot)
     missing = wanted_refs(resolution) - set(objects)
     if foreign := await _by_name(kube, stack.metadata.namespace, missing):
@@ -75,7 +87,6 @@ async def observe(
     found = replace(
         snapshot,
         probes=probes,
-        backups=backups,
         restores=restores,
         warnings=warnings,
         checks=checks,
@@ -104,9 +115,10 @@ async def _probes(kube: Kube, stack: CosStack) -> list[StackProbe] | None:
     return None if found is None else parse_probes(stack.metadata.name, found)
 
 
-async def _backups(kube: Kube, stack: CosStack) -> list[StackBackup] | None:
-    """Its backups, if it has repositories for them; None if they cannot be read."""
-    found = await _referring(kube, "StackBackup", stack) if stack.spec.backup is not None else []
+async def _backups(kube: Kube, stack: CosStack, *, stopped: bool) -> list[StackBackup] | None:
+    """Its backups, if it has repositories for them or is stopped for one; None if they cannot be read."""
+    wanted = stopped or stack.spec.backup is not None
+    found = await _referring(kube, "StackBackup", stack) if wanted else []
     return None if found is None else parse_backups(stack.metadata.name, found)
 
 
@@ -115,6 +127,13 @@ async def _restores(kube: Kube, stack: CosStack) -> list[StackRestore] | None:
     wanted = verification_of(stack) is not None
     found = await _referring(kube, "StackRestore", stack) if wanted else []
     return None if found is None else parse_restores(stack.metadata.name, found)
+
+
+async def _jobs(kube: Kube, stack: CosStack, *, stopped: bool) -> list[Manifest]:
+    """The Jobs of its backups and restores, if something is stopped for one."""
+    if not stopped:
+        return []
+    return await kube.list("Job", stack.metadata.namespace, backups_selector(stack.metadata.name))
 
 
 async def _referring(kube: Kube, kind: str, stack: CosStack) -> list[Manifest] | None:

@@ -154,6 +154,8 @@ class StackBackupSpec(ApiModel):
         list[ComponentName], Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "set"})
     ] = []
     """Components to back up, for example redis; all that can be when empty."""
+    allow_downtime: bool = False
+    """Whether components may be stopped for as long as they are read: Neo4j Community cannot be copied otherwise."""
     starting_deadline_seconds: Annotated[int, Field(ge=30, le=86400)] = 900
     """Seconds from creation until the copy of each component must have begun: until it serves, and nothing else is done
     to its data."""
@@ -195,6 +197,10 @@ class CopyStatus(ApiModel):
     """A sentence for a person, unless all is well."""
     start_time: Time | None = None
     """When its Job was created (RFC 3339)."""
+    halt_time: Time | None = None
+    """Since when the component was stopped for it (RFC 3339); absent if it serves meanwhile."""
+    resume_time: Time | None = None
+    """When all of its data had been read, so that it could be started again (RFC 3339)."""
     completion_time: Time | None = None
     """When it had ended (RFC 3339)."""
     lineage: Annotated[str, Field(max_length=63)] = ""
@@ -215,7 +221,8 @@ class CopyStatus(ApiModel):
     stored_bytes: int | None = None
     """What it added to the repository, compressed and encrypted."""
     entries: int | None = None
-    """How many entries it holds: of Redis, keys; of Elasticsearch, documents, counted once it was made."""
+    """How many entries it holds: of Redis, keys; of Elasticsearch, documents, counted once it was made; of Neo4j, the
+    number of its last transaction."""
     sha256: Annotated[str, Field(max_length=64)] = ""
     """Checksum of the data."""
     key_fingerprint: Annotated[str, Field(max_length=64)] = ""

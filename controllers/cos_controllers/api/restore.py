@@ -146,7 +146,8 @@ class RestoredStatus(ApiModel):
     point_in_time: Time | None = None
     """The moment of which the data is (RFC 3339)."""
     entries: int | None = None
-    """How many entries the engine found on the new volume: of Redis, keys; of Elasticsearch, documents."""
+    """How many entries the engine found on the new volume: of Redis, keys; of Elasticsearch, documents; of Neo4j, the
+    number of the last transaction."""
     percent: Annotated[int, Field(ge=0, le=100)] | None = None
     """How much of the copy has been fetched, while it runs."""
 

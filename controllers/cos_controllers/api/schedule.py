@@ -139,6 +139,9 @@ class Schedule(Times):
     while the one before it was not done, is made up for within them; earlier ones are not."""
     active_deadline_seconds: Annotated[int, Field(ge=60, le=604800)] = 3600
     """Seconds that each half of a copy may take: reading the data from the engine, and storing it."""
+    allow_downtime: bool = False
+    """Whether components may be stopped for as long as they are read: Neo4j Community cannot be copied otherwise. That
+    begins within `startingDeadlineSeconds` of each time, and not later."""
     suspend: bool = False
     """Make none for now. Nothing is removed either."""
 

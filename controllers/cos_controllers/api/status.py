@@ -84,6 +84,9 @@ class Reason(StrEnum):
     """The pod is being replaced, to bring a change into force."""
     PROVISIONING = "Provisioning"
     """The engine serves; its application user or database is being made."""
+    BACKING_UP = "BackingUp"
+    """The engine is stopped while a backup reads its data, as `allowDowntime` of the backup says; or starts again after
+    that."""
     WAITING = "Waiting"
     """A change is under way, or waits until another component serves: one is restarted at a time."""
     PAUSED = "Paused"

@@ -5,15 +5,16 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from cos_controllers.api.backup import Backup, Repository, StackBackup
+from cos_controllers.api.backup import Backup, CopyStatus, Repository, StackBackup
 from cos_controllers.api.stack import CosStack
 from cos_controllers.backups.job import job_of_copy, key_secret, location, path_of
 from cos_controllers.backups.order import S3_KEYS, Order, Tidy
 from cos_controllers.backups.retention import Upkeep, upkeep
-from cos_controllers.backups.seen import Seen, holder, is_over, pods_on, repository_of
+from cos_controllers.backups.seen import Seen, holder, is_over, pods_left, pods_on, repository_of
 from cos_controllers.components.base import Engine
 from cos_controllers.components.registry import DUMPERS, ENGINES, stores
 from cos_controllers.conditions import previous_row
+from cos_controllers.halts import halted_by, halting
 from cos_controllers.jobs import NO_IMAGE
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import backup_job, child_name
@@ -85,14 +86,22 @@ def chosen(backup: StackBackup, stack: CosStack) -> list[str]:
     return [name for name in copied(stack) if not backup.spec.components or name in backup.spec.components]
 
 
-def beginning(backup: StackBackup, component: str, seen: Seen, now: datetime) -> Begin | str:
-    """The Job of a copy, or why it cannot be made yet."""
+def needs_halt(component: str, seen: Seen) -> bool:
+    """Whether a component must be stopped while it is read."""
+    engine = stores(seen.stack.spec).get(component, "") if seen.stack else ""
+    return engine in DUMPERS and DUMPERS[engine].offline
+
+
+def beginning(backup: StackBackup, row: CopyStatus, seen: Seen, now: datetime) -> Begin | str:
+    """The Job of a copy, or why it cannot be made yet. Of a component that is yet to be stopped: whether it may be."""
     if seen.stack is None:
         return seen.why or "the stack has been deleted"
     try:
-        return Begin(component, _job(backup, component, seen.stack, seen, now))
+        job = _job(backup, row, seen.stack, seen, now)
     except Waits as why:
         return str(why)
+    # Who is stopped cannot be logged in to.
+    return Begin(row.name, job, admit=not needs_halt(row.name, seen))
 
 
 def _mistake(backup: StackBackup, stack: CosStack) -> str:
@@ -104,24 +113,39 @@ def _mistake(backup: StackBackup, stack: CosStack) -> str:
         return f"spec.components: this version makes no backups of {', '.join(without)}"
     if not chosen(backup, stack):
         return "the stack has no component that this version makes backups of"
-    return ""
+    return "" if backup.spec.allow_downtime else _unallowed(backup, stack)
 
 
-def _job(backup: StackBackup, component: str, stack: CosStack, seen: Seen, now: datetime) -> Manifest:
+def _unallowed(backup: StackBackup, stack: CosStack) -> str:
+    """The components that would have to be stopped, which nobody has allowed."""
+    known = stores(stack.spec)
+    stopped = [name for name in chosen(backup, stack) if DUMPERS[known[name]].offline]
+    if not stopped:
+        return ""
+    told = f"{', '.join(stopped)} can only be copied while it is stopped: write allowDowntime: true"
+    if backup.spec.components:
+        return f"spec.components: {told}"
+    others = [name for name in chosen(backup, stack) if name not in stopped]
+    return f"{told}, or name the components without it: {', '.join(others)}" if others else told
+
+
+def _job(backup: StackBackup, row: CopyStatus, stack: CosStack, seen: Seen, now: datetime) -> Manifest:
     """The Job of a copy. Raises `Waits`."""
+    component = row.name
     repository = repository_of(backup.spec.repository, stack)
     if repository is None or stack.spec.backup is None:
         raise Waits("the stack no longer has the repository")
     engine = engine_of(component, stack)
     instance = child_name(stack.metadata.name, component)
-    template = template_of(component, stack, repository, seen)
-    row = previous_row(stack, component)
-    if row is None or row.serving_since is None:
-        raise Waits(f"waits until {component} serves")
+    template = template_of(component, stack, repository, seen, backup.metadata.uid)
     name = claim_of(template) or ""
     claim = seen.objects.get(Ref("PersistentVolumeClaim", name))
-    if claim is None or not any(map(is_pod_ready, pods_on(name, instance, seen))):
-        raise Waits(f"waits until {component} runs on volume {name}")
+    if claim is None:
+        raise Waits(f"waits for volume {name}")
+    if row.halt_time:
+        _must_be_stopped(backup, component, seen)
+    else:
+        _must_serve(component, name, stack, seen)
     place = place_of(stack, repository, component, seen.objects)
     if not place:
         raise Waits(f"waits until the volume of repository {repository.name} is there")
@@ -156,6 +180,31 @@ def _job(backup: StackBackup, component: str, stack: CosStack, seen: Seen, now: 
     )
 
 
+def _must_serve(component: str, claim: str, stack: CosStack, seen: Seen) -> None:
+    """Raises `Waits` unless a component serves from a volume; one that is yet to be stopped can be."""
+    row = previous_row(stack, component)
+    if row is None or row.serving_since is None:
+        raise Waits(f"waits until {component} serves")
+    if not any(map(is_pod_ready, pods_on(claim, child_name(stack.metadata.name, component), seen))):
+        raise Waits(f"waits until {component} runs on volume {claim}")
+    if stack.spec.paused and needs_halt(component, seen):
+        raise Waits(f"waits to stop {component}: spec.paused")
+
+
+def _must_be_stopped(backup: StackBackup, component: str, seen: Seen) -> None:
+    """Raises `Waits` unless a component has no pods and will have none: its workload knows that it is stopped."""
+    instance = child_name(backup.spec.stack_ref.name, component)
+    workload = seen.objects.get(Ref("StatefulSet", instance)) or {"metadata": {}, "spec": {}}
+    seen_by_its_controller = (workload.get("status") or {}).get("observedGeneration", 0)
+    if (
+        halted_by(workload) != backup.metadata.uid
+        or workload["spec"].get("replicas") != 0
+        or seen_by_its_controller < workload["metadata"].get("generation", 0)
+        or pods_left(instance, seen)
+    ):
+        raise Waits(f"{component} is being stopped")
+
+
 def _tidy(order: Order, spec: Backup, due: Upkeep) -> Tidy | None:
     """What is done to the repository once the copy is stored; None if nothing is."""
     if due == Upkeep():
@@ -171,11 +220,18 @@ def _tidy(order: Order, spec: Backup, due: Upkeep) -> Tidy | None:
     )
 
 
-def template_of(component: str, stack: CosStack, repository: Repository, seen: Seen) -> Manifest:
-    """The pod template of a component to which nothing else is done, its repository being usable. Raises `Waits`."""
+def template_of(
+    component: str, stack: CosStack, repository: Repository, seen: Seen, uid: str = ""
+) -> Manifest:
+    """The pod template of a component to which nothing else is done, its repository being usable. Raises `Waits`.
+
+    `uid`: of the backup that it is for, which may have stopped it.
+    """
     instance = child_name(stack.metadata.name, component)
     if busy := holder(backup_job(instance), seen):
         raise Waits(f"waits until {busy} has ended: one thing is done to the data of a component at a time")
+    if halt := halting(component, seen.backups, but=uid):
+        raise Waits(f"waits until {halt.backup} has read {component}, which is stopped for it")
     if other := switching(component, seen):
         raise Waits(f"waits until {other} has ended, which takes another volume into use")
     if missing := _missing(repository, stack, seen):

@@ -64,6 +64,8 @@ from cos_controllers.resolve import BACKUP_KEY
 
 M = TypeVar("M", bound=BaseModel)
 
+#: The container of the engine that reads its data.
+DUMP = "dump"
 #: The containers whose reports count, and the one that fetches a copy.
 STORE = "store"
 TIDIER = "tidy"
@@ -118,12 +120,13 @@ def job_of_copy(
         update={
             "env": [
                 *(dump.container.env or ()),
-                *env(DATA=DATA_DIR, FACTS=FACTS_FILE, LOGIN=_LOGIN_DIR),
+                *env(DATA=DATA_DIR, FACTS=FACTS_FILE),
+                *(() if dumper.offline else env(LOGIN=_LOGIN_DIR)),
             ],
             "volume_mounts": [
                 *_SHARED,
-                mount("login", _LOGIN_DIR),
-                *([mount("source", dump.source)] if dump.source else []),
+                *(() if dumper.offline else (mount("login", _LOGIN_DIR),)),
+                *([mount("source", dump.source, read_only=not dumper.offline)] if dump.source else []),
             ],
         }
     )
@@ -149,14 +152,15 @@ def job_of_copy(
             init_containers=(engine, *steps[:-1]),
             volumes=(
                 *_scratches(dump.size),
-                V1Volume(name="login", secret=login),
-                *(_source(template) if dump.source else ()),
+                *(() if dumper.offline else (V1Volume(name="login", secret=login),)),
+                *(_source(template, read_only=not dumper.offline) if dump.source else ()),
                 *volumes,
             ),
         ),
     )
     placed = _placed(job, template)
-    return _beside(placed, stack, order) if dump.source else placed
+    # Where nobody runs, the volume itself says which nodes may mount it.
+    return _beside(placed, stack, order) if dump.source and not dumper.offline else placed
 
 
 def job_of_restore(
@@ -306,9 +310,11 @@ def _beside(job: Manifest, stack: CosStack, order: Order) -> Manifest:
     return job | {"spec": job["spec"] | {"template": placed}}
 
 
-def _source(template: Manifest) -> tuple[V1Volume]:
-    """The data volume of the engine's pod, which nobody here writes to, nor gives to another group or label."""
-    claim = V1PersistentVolumeClaimVolumeSource(claim_name=claim_of(template) or "", read_only=True)
+def _source(template: Manifest, *, read_only: bool) -> tuple[V1Volume]:
+    """The data volume of the engine's pod. Read-only, nobody here gives it to another group or label either."""
+    claim = V1PersistentVolumeClaimVolumeSource(
+        claim_name=claim_of(template) or "", read_only=True if read_only else None
+    )
     return (V1Volume(name="source", persistent_volume_claim=claim),)
 
 

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from pydantic import ValidationError
 
 from cos_controllers.api.backup import BackupPhase, CopyStatus, StackBackup, StackBackupStatus
-from cos_controllers.backups.begin import Begin, beginning, chosen, late, obstacle_to
-from cos_controllers.backups.job import STORE, TIDIER, told
+from cos_controllers.backups.begin import Begin, beginning, chosen, late, needs_halt, obstacle_to
+from cos_controllers.backups.job import DUMP, STORE, TIDIER, told
 from cos_controllers.backups.order import Order, Tidy
 from cos_controllers.backups.outcome import outcome_of
 from cos_controllers.backups.report import Report, of_facts
 from cos_controllers.backups.retention import last_maintained
 from cos_controllers.backups.seen import Seen, job_of, repository_of
 from cos_controllers.conditions import completion, timestamp
+from cos_controllers.halts import is_halted
+from cos_controllers.jobs import POD_SECONDS, has_done, pods_of_job
 from cos_controllers.k8s import Manifest
+from cos_controllers.names import child_name
+from cos_controllers.observation import Ref
+
+#: Seconds besides its own grace that a pod may take to be gone, and the Job to be made: the component is down all the
+#: time.
+_STOP_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -79,8 +87,10 @@ def _row(backup: StackBackup, row: CopyStatus, seen: Seen, now: datetime) -> _Fo
         return _Found(row)
     job = job_of(backup, row.name, seen)
     if row.start_time or job:
-        return _running(row, job, seen, now)
-    found = beginning(backup, row.name, seen, now)
+        return _running(backup, row, job, seen, now)
+    found = beginning(backup, row, seen, now)
+    if row.halt_time:
+        return _stopping(backup, row, found, seen, now)
     begin = found if isinstance(found, Begin) else None
     if isinstance(found, Begin):
         message = seen.problems.get(row.name) or "its Job is made once the engine lets its backup user in"
@@ -88,15 +98,34 @@ def _row(backup: StackBackup, row: CopyStatus, seen: Seen, now: datetime) -> _Fo
         message = found
     if over := late(backup.metadata.creation_timestamp, backup.spec.starting_deadline_seconds, now):
         return _Found(_failed(row, f"{over}: {message}", now))
+    if begin and needs_halt(row.name, seen):
+        # Written down before it is done: the stack stops what this says, and starts it again by the same token.
+        update = {"phase": BackupPhase.RUNNING, "halt_time": timestamp(now), "message": "is being stopped"}
+        return _Found(row.model_copy(update=update))
     return _Found(row.model_copy(update={"message": message[:1024]}), begin)
 
 
-def _running(row: CopyStatus, job: Manifest | None, seen: Seen, now: datetime) -> _Found:
+def _stopping(backup: StackBackup, row: CopyStatus, found: Begin | str, seen: Seen, now: datetime) -> _Found:
+    """A copy that waits until its component is stopped: not for long, since it may be already."""
+    message = found if isinstance(found, str) else seen.problems.get(row.name) or "its Job is made"
+    workload = seen.objects.get(Ref("StatefulSet", child_name(backup.spec.stack_ref.name, row.name))) or {}
+    pod = ((workload.get("spec") or {}).get("template") or {}).get("spec") or {}
+    limit = pod.get("terminationGracePeriodSeconds", 30) + _STOP_SECONDS
+    if now - datetime.fromisoformat(row.halt_time or timestamp(now)) >= timedelta(seconds=limit):
+        return _Found(_failed(row, f"not stopped and read from within {limit} s: {message}", now))
+    return _Found(
+        row.model_copy(update={"message": message[:1024]}), found if isinstance(found, Begin) else None
+    )
+
+
+def _running(backup: StackBackup, row: CopyStatus, job: Manifest | None, seen: Seen, now: datetime) -> _Found:
     """A copy whose Job has been made: it goes on, or has ended."""
     order = told(job, Order)
     began = row.start_time or (job["metadata"]["creationTimestamp"] if job else timestamp(now))
     update = {"phase": BackupPhase.RUNNING, "start_time": began, "message": ""}
     update |= {"lineage": order.lineage, "place": order.place, "path": order.path} if order else {}
+    if is_halted(row) and job and any(has_done(pod, DUMP) for pod in pods_of_job(job, seen.pods)):
+        update["resume_time"] = timestamp(now)
     row = row.model_copy(update=update)
     if row.snapshot:
         return _tidied(row, job, seen, now)
@@ -110,9 +139,14 @@ def _running(row: CopyStatus, job: Manifest | None, seen: Seen, now: datetime) -
             why = f"its report cannot be read: {error.errors()[0]['msg']}"
             return _Found(_failed(row, why, now))
         return _tidied(_stored(row, report), job, seen, now)
+    limit = backup.spec.active_deadline_seconds + POD_SECONDS
+    if is_halted(row) and now - datetime.fromisoformat(began) >= timedelta(seconds=limit):
+        why = f": {found.waits}" if found.waits else ""
+        return _Found(_failed(row, f"not read within {limit} s, while it is stopped{why}", now))
+    waits = found.waits or ("is stopped while it is read" if is_halted(row) else "")
     progress = seen.progress.get(job["metadata"]["uid"]) if job else None
     update = {
-        "message": found.waits[:1024],
+        "message": waits[:1024],
         "percent": progress.percent if progress else None,
         "remaining_seconds": progress.remaining if progress else None,
         "bytes": progress.total if progress else None,
@@ -177,7 +211,7 @@ def _summed_up(
 ) -> StackBackupStatus:
     """The status of a backup by its rows."""
     stored = backup.status
-    begun = [row.start_time for row in rows if row.start_time]
+    begun = [moment for row in rows if (moment := row.halt_time or row.start_time)]
     repository = repository_of(backup.spec.repository, seen.stack) if seen.stack else None
     status = stored.model_copy(
         update={

@@ -19,6 +19,7 @@ from cos_controllers.backups.restoring import restore_step
 from cos_controllers.backups.retention import expired, is_removed, without
 from cos_controllers.backups.schedules import due, outlived, until_due
 from cos_controllers.backups.seen import Operation, Seen, age, is_over, label
+from cos_controllers.halts import halted_in
 from cos_controllers.jobs import Doomed, doomed
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import LABEL_BACKUP_UID, LABEL_STACK_COMPONENT
@@ -29,6 +30,8 @@ from cos_controllers.observation import ref_of
 _LOOK_AGAIN = 5.0
 _WHILE_WAITING = 15.0
 _AFTER_WRITES = 0.5
+#: A component that is stopped is down.
+_WHILE_STOPPED = 1.0
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,18 @@ def decide(seen: Seen, now: datetime) -> Plan:
     restores = sorted((restore for restore in seen.restores if not is_over(restore)), key=age)
     plan = Plan(jobs=tuple(doomed(job) for job in seen.jobs if _is_done_with(job, seen)))
     removed: dict[str, list[str]] = {}
+    read = seen.backups
     for backup in backups:
         found = step(backup, seen, now)
+        looked_at = backup.model_copy(update={"status": found.status})
         for component, snapshots in found.removed.items():
             removed.setdefault(component, []).extend(snapshots)
         # The next one waits for what this one begins.
-        seen = replace(seen, jobs=(*seen.jobs, *(item.job for item in found.begin)))
+        seen = replace(
+            seen,
+            jobs=(*seen.jobs, *(item.job for item in found.begin)),
+            backups=[looked_at if item is backup else item for item in seen.backups],
+        )
         plan = replace(plan, begin=(*plan.begin, *found.begin))
         if found.status != backup.status:
             plan = replace(plan, statuses={**plan.statuses, backup.metadata.name: found.status})
@@ -83,8 +92,10 @@ def decide(seen: Seen, now: datetime) -> Plan:
         plan = replace(plan, claims=(*plan.claims, *after.claims), begin=(*plan.begin, *after.begin))
         if after.status != restore.status:
             plan = replace(plan, restored={**plan.restored, restore.metadata.name: after.status})
-    plan = _retained(seen, plan, removed)
     again = [_wait(seen, plan, waiting=bool(backups or restores))]
+    # What is kept is judged by what is stored.
+    seen = replace(seen, backups=read)
+    plan = _retained(seen, plan, removed)
     if seen.stack and seen.image:
         gone = tuple(map(_doomed, outlived(seen.stack, seen.restores)))
         plan = replace(plan, create=tuple(due(seen, now)), restores=gone)
@@ -123,6 +134,8 @@ def _wait(seen: Seen, plan: Plan, *, waiting: bool) -> float | None:
     """Seconds until the next look: for what nobody tells of, and not often while all wait."""
     if plan.claims:
         return _AFTER_WRITES
+    if any(halted_in(backup.status) for backup in seen.backups if not is_over(backup)):
+        return _WHILE_STOPPED
     if seen.jobs:
         return _LOOK_AGAIN
     return _WHILE_WAITING if waiting else None

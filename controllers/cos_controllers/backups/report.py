@@ -26,7 +26,8 @@ class Facts(_Model):
     """What the engine's container found of the data that it copied.
 
     `moment`: of which the data is, in seconds since 1970. `version`: of the engine. `entries`: of Redis, keys; of
-    Elasticsearch, documents. `bytes` and `sha256` are of the file or of the folder, as the engine's dump says.
+    Elasticsearch, documents; of Neo4j, the number of the last transaction. `bytes` and `sha256` are of the file or of
+    the folder, as the engine's dump says.
     """
 
     entries: Annotated[int, Field(ge=0, lt=2**63)]

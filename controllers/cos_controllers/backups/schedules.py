@@ -172,7 +172,8 @@ def _name(stack: CosStack, name: str, slot: datetime) -> str:
 
 
 def _backup(stack: CosStack, schedule: Schedule, slot: datetime, now: datetime) -> Manifest:
-    return _planned("StackBackup", stack, schedule, schedule.name, slot, now)
+    made = _planned("StackBackup", stack, schedule, schedule.name, slot, now)
+    return made | {"spec": made["spec"] | {"allowDowntime": True}} if schedule.allow_downtime else made
 
 
 def _verification(stack: CosStack, verification: Verification, slot: datetime, now: datetime) -> Manifest:

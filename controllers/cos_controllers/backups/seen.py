@@ -96,15 +96,21 @@ def secrets_of(stack: CosStack) -> frozenset[str]:
     )
 
 
-def pods_on(claim: str, instance: str, seen: Seen) -> list[Manifest]:
-    """The pods of an instance that mount a volume, those that are being deleted left out."""
+def pods_left(instance: str, seen: Seen) -> list[Manifest]:
+    """The pods of an instance, those too that are being deleted or have ended."""
     workload = seen.objects.get(Ref("StatefulSet", instance))
     uid = workload["metadata"]["uid"] if workload else ""
     return [
         pod
         for ref, pod in seen.objects.items()
-        if ref.kind == "Pod"
-        and (controller_of(pod) or {}).get("uid") == uid
-        and claim_of(pod) == claim
-        and not pod["metadata"].get("deletionTimestamp")
+        if ref.kind == "Pod" and (controller_of(pod) or {}).get("uid") == uid
+    ]
+
+
+def pods_on(claim: str, instance: str, seen: Seen) -> list[Manifest]:
+    """The pods of an instance that mount a volume, those that are being deleted left out."""
+    return [
+        pod
+        for pod in pods_left(instance, seen)
+        if claim_of(pod) == claim and not pod["metadata"].get("deletionTimestamp")
     ]

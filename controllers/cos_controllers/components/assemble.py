@@ -63,6 +63,7 @@ from cos_controllers.k8s import (
 from cos_controllers.names import (
     ANNOTATION_CONFIGURATION,
     ANNOTATION_DATA_VERSION,
+    ANNOTATION_HALTED,
     ANNOTATION_REVISION,
     ANNOTATION_TEMPLATE,
     admin_secret,
@@ -95,16 +96,19 @@ def assemble(
     context: Context,
     owner: V1OwnerReference,
     revision: str,
+    *,
     storage: Storage | None = None,
     data_version: str = "",
     seed: str = "",
     backups: Mapping[str, Storage] = MappingProxyType({}),
+    halted: str = "",
 ) -> Instance:
     """Render all objects of one instance, its pod marked with `revision`.
 
     `storage` is what to ask of its data volume (None without data), `data_version` what has been on it. `seed` is
     kept beside the administrator's credentials, so that the loss of the stack's seed Secret is no loss. `backups`: what
-    to ask of the volumes of its backups, by their claims.
+    to ask of the volumes of its backups, by their claims. `halted`: UID of the backup for which it has no pod; that is
+    no part of what its pod is.
     """
     blueprint = engine.render(context)
     parts = _Assembly(engine, context, owner, blueprint, revision)
@@ -126,7 +130,7 @@ def assemble(
     objects.append(parts.service())
     if blueprint.replicas is not None and blueprint.replicas > 1:
         objects.append(parts.disruption_budget())
-    workload = parts.deployment() if blueprint.replicas is not None else parts.stateful_set()
+    workload = parts.deployment() if blueprint.replicas is not None else parts.stateful_set(halted)
     # Last: the engine does without them.
     volumes = [parts.backup_claim(name, asked) for name, asked in backups.items()]
     return Instance(
@@ -293,13 +297,15 @@ class _Assembly:
             ),
         )
 
-    def stateful_set(self) -> V1StatefulSet:
+    def stateful_set(self, halted: str) -> V1StatefulSet:
         return V1StatefulSet(
             api_version="apps/v1",
             kind="StatefulSet",
-            metadata=self._meta(self._context.name),
+            metadata=self._meta(
+                self._context.name, annotations={ANNOTATION_HALTED: halted} if halted else None
+            ),
             spec=V1StatefulSetSpec(
-                replicas=1,
+                replicas=0 if halted else 1,
                 service_name=self._context.name,
                 selector=V1LabelSelector(match_labels=self._selector),
                 # The operator replaces pods itself, in an order that it decides; Parallel so that a pod that

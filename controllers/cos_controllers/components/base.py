@@ -109,11 +109,12 @@ class Blueprint:
 class Dump:
     """How a copy of an engine's data comes to a folder.
 
-    `container`: of the engine's own image, so of its version. It writes the data into the folder `$DATA`, and what
-    there is to know of it to the file `$FACTS` (see `backups.report.Facts`); it logs in as `Accounts.backup` by the
-    files `username` and `password` in `$LOGIN`. `size`: what the data may take, a quantity. `source`: the folder in
-    which it finds the data volume, read-only, for which it must run on the node of the engine's pod; "" if it does
-    without. The container has the engine's own resources unless it says which.
+    `container`: named `dump`, of the engine's own image, so of its version. It writes the data into the folder `$DATA`,
+    and what there is to know of it to the file `$FACTS` (see `backups.report.Facts`); it logs in as `Accounts.backup`
+    by the files `username` and `password` in `$LOGIN`, unless the engine is stopped for it. `size`: what the data may
+    take, a quantity. `source`: the folder in which it finds the data volume, "" if it does without: read-only, on the
+    node of the engine's pod; of an engine that is stopped, to write its locks to. The container has the engine's own
+    resources unless it says which.
     """
 
     container: V1Container
@@ -173,6 +174,10 @@ class Dumper(Protocol):
     @property
     def uid(self) -> int:
         """User and group that own the engine's data."""
+
+    @property
+    def offline(self) -> bool:
+        """Whether the engine must be stopped while its data is read."""
 
     def dump(self, host: str, spec: EngineSpec, limit: int) -> Dump:
         """How to copy the data of the instance that serves at `host`.

@@ -227,6 +227,9 @@ def backup(
     repository: Annotated[
         str, typer.Option(metavar="NAME", help="Repository of spec.backup; default: the first.")
     ] = "",
+    allow_downtime: Annotated[
+        bool, typer.Option("--allow-downtime", help="Stop what cannot be copied otherwise, such as Neo4j.")
+    ] = False,
     timeout: Timeout = 3600,
     output: Output = Format.HUMAN,
     namespace: Namespace = None,
@@ -238,7 +241,7 @@ def backup(
     from cos_operator.cli.session import Target  # noqa: PLC0415 - likewise
 
     target = Target(kubeconfig, context, namespace, name)
-    wish = backing_up.Wish(component or (), repository)
+    wish = backing_up.Wish(component or (), repository, allow_downtime)
     _run(backing_up.backup(target, wish, timeout=timeout, as_json=output is Format.JSON))
 
 

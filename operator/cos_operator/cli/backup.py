@@ -22,6 +22,7 @@ class Wish:
 
     components: Sequence[str] = ()
     repository: str = ""
+    allow_downtime: bool = False
 
     def spec(self, stack: str) -> Manifest:
         """The spec of the backup."""
@@ -29,6 +30,7 @@ class Wish:
             "stackRef": {"name": stack},
             "components": list(self.components),
             "repository": self.repository,
+            "allowDowntime": self.allow_downtime,
         }
 
 

@@ -14,7 +14,16 @@ from cos_operator.cli.output import BAD, FAINT, GOOD, STRONG, WAITS, Line, Span,
 _GOOD_WHEN_FALSE = frozenset({"Reconciling", "Stalled"})
 #: Reasons for which nobody needs to act; a test compares them with the operator's own.
 MOVING = frozenset(
-    {"Creating", "Starting", "Restarting", "Provisioning", "Waiting", "VolumeResizing", "NotAnswering"}
+    {
+        "BackingUp",
+        "Creating",
+        "NotAnswering",
+        "Provisioning",
+        "Restarting",
+        "Starting",
+        "VolumeResizing",
+        "Waiting",
+    }
 )
 #: How a gate's message begins that says no more than its component's reason; a test compares them too.
 OF_THE_ROW = ("it does not serve: ", "not asked: ")

@@ -19,7 +19,7 @@ CLIENTS: Mapping[str, EngineClient] = {
     "neo4j": Neo4jClient(),
 }
 
-#: Of those of which there are backups.
+#: Of those of which there are backups while they serve.
 BACKUP_CLIENTS: Mapping[str, BackupClient] = {
     "redis": RedisClient(),
     "elasticsearch": ElasticsearchClient(),

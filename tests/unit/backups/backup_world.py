@@ -13,9 +13,10 @@ from cos_controllers.backups.plan import Plan, decide
 from cos_controllers.backups.report import Facts, Progress, Report
 from cos_controllers.backups.seen import Seen
 from cos_controllers.conditions import timestamp
+from cos_controllers.halts import halting
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import ANNOTATION_DATA_VERSION as DATA_VERSION
-from cos_controllers.names import RESTORER, object_labels
+from cos_controllers.names import ANNOTATION_HALTED, RESTORER, object_labels
 from cos_controllers.observation import Ref
 from cos_controllers.parsing import parse_backups, parse_restores, parse_stack
 from cos_controllers.volumes import current_claim
@@ -31,7 +32,7 @@ S3: Manifest = {
 }
 SPEC: Manifest = {
     "redis": {},
-    "neo4j": {},
+    "postgres": [{"name": "prod"}],
     "backup": {"repositories": [{"name": "main", "volume": {"size": "1Gi"}}, {"name": "away", "s3": S3}]},
 }
 #: What the Secrets hold, by the length of each value.
@@ -87,7 +88,11 @@ class World:
     backups: dict[str, Manifest] = field(default_factory=dict)
     restores: dict[str, Manifest] = field(default_factory=dict)
     claims: dict[str, Manifest] = field(default_factory=dict)
-    runs_on: str = "cos-redis-data-0"
+    component: str = "redis"
+    runs_on: str = ""
+    halted: str = ""
+    clings: bool = False
+    there: bool = True
     pod_since: datetime = START
     jobs: dict[str, Manifest] = field(default_factory=dict)
     pods: dict[str, Manifest] = field(default_factory=dict)
@@ -97,9 +102,11 @@ class World:
     uids: int = 0
 
     def __post_init__(self) -> None:
+        name = f"cos-{self.component}"
+        self.runs_on = f"{name}-data-0"
         if not self.claims:
-            self.claims["cos-redis-backup-main"] = claim_named("cos-redis-backup-main", PLACE, {})
-            self.claims["cos-redis-data-0"] = claim_named("cos-redis-data-0", LINEAGE, {DATA_VERSION: "8.0"})
+            self.claims[f"{name}-backup-main"] = claim_named(f"{name}-backup-main", PLACE, {})
+            self.claims[self.runs_on] = claim_named(self.runs_on, LINEAGE, {DATA_VERSION: "8.0"})
 
     def uid(self) -> str:
         self.uids += 1
@@ -138,6 +145,18 @@ class World:
         objects = {Ref("PersistentVolumeClaim", name): obj for name, obj in self.claims.items()}
         return current_claim(stack, objects, "cos-redis")
 
+    def obey(self) -> None:
+        """The stack stops its component if a backup wants it so, or starts it, and Kubernetes its pod."""
+        halt = halting(self.component, self.seen().backups)
+        reads = any(not job.get("status") for job in self.jobs.values())
+        if halt or not (self.halted and reads and not self.resumed()):
+            self.halted = halt.uid if halt else ""
+        self.there = not self.halted or self.clings
+        self.serves = self.ready = self.there
+
+    def resumed(self) -> bool:
+        return any(row.resume_time for b in self.seen().backups for row in b.status.components)
+
     def switch(self) -> None:
         """The stack replaces its pod, if another volume is to be used."""
         if self.current() != self.runs_on:
@@ -156,7 +175,7 @@ class World:
         return next(row for row in self.status(name).components if row.name == component)
 
     def seen(self) -> Seen:
-        row = {"name": "redis", "ready": self.serves, "reason": "Serving", "version": "8.0"}
+        row = {"name": self.component, "ready": self.serves, "reason": "Serving", "version": "8.0"}
         row["gates"], row["since"] = self.gates, timestamp(self.found_wanting)
         since = {"servingSince": timestamp(self.pod_since)} if self.serves else {}
         raw: Manifest = {
@@ -176,14 +195,20 @@ class World:
         ready = {"type": "Ready", "status": "True" if self.ready else "False"}
         pod = {
             "metadata": {
-                "name": "cos-redis-0",
+                "name": f"cos-{self.component}-0",
                 "ownerReferences": [{"controller": True, "uid": "workload"}],
                 "creationTimestamp": timestamp(self.pod_since),
             },
             "spec": spec,
             "status": {"conditions": [ready | {"lastTransitionTime": timestamp(self.pod_since)}]},
         }
-        workload = {"metadata": {"uid": "workload"}, "spec": {"template": {"spec": spec}}}
+        halted = {"annotations": {ANNOTATION_HALTED: self.halted}} if self.halted else {}
+        workload = {
+            "metadata": {"uid": "workload", "generation": 2, **halted},
+            "spec": {"replicas": 0 if self.halted else 1, "template": {"spec": spec}},
+            "status": {"observedGeneration": 2},
+        }
+        pods = {Ref("Pod", f"cos-{self.component}-0"): pod} if self.there else {}
         return Seen(
             stack=parse_stack(raw) if self.stack else None,
             backups=parse_backups("cos", self.backups.values()),
@@ -191,8 +216,8 @@ class World:
             pods=list(self.pods.values()),
             restores=parse_restores("cos", self.restores.values()),
             objects={
-                Ref("StatefulSet", "cos-redis"): workload,
-                Ref("Pod", "cos-redis-0"): pod,
+                Ref("StatefulSet", f"cos-{self.component}"): workload,
+                **pods,
                 **{Ref("PersistentVolumeClaim", name): obj for name, obj in self.claims.items()},
             },
             secrets=self.secrets,

@@ -108,6 +108,7 @@ class World:
     probes: list[StackProbe] = field(default_factory=list)
     backups: list[StackBackup] | None = field(default_factory=list)
     restores: list[StackRestore] | None = field(default_factory=list)
+    jobs: list[Manifest] = field(default_factory=list)
     logs: dict[str, str] = field(default_factory=dict)
     warnings: dict[Ref, WarningEvent] = field(default_factory=dict)
     now: datetime = START
@@ -144,6 +145,7 @@ class World:
             probes=self.probes,
             backups=self.backups,
             restores=self.restores,
+            jobs=self.jobs,
             warnings=self.warnings,
             logs=self.logs,
             entropy=next(self._serial).to_bytes(32, "big"),

@@ -92,6 +92,7 @@ class Elasticsearch:
     progress: re.Pattern[str] | None = None
     repository: str = "docker.elastic.co/elasticsearch/elasticsearch"
     uid: int = ELASTICSEARCH_UID
+    offline: bool = False
 
     def tag(self, version: str) -> str:
         """The version is the tag."""

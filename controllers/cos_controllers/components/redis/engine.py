@@ -65,6 +65,7 @@ class Redis:
     progress: re.Pattern[str] | None = None
     repository: str = "redis"
     uid: int = REDIS_UID
+    offline: bool = False
 
     def tag(self, version: str) -> str:
         """The version is the tag (Debian variant: it has bash, which the probes need)."""
