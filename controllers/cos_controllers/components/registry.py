@@ -16,7 +16,7 @@ from cos_controllers.components.traefik import Traefik
 ENGINES: tuple[Engine, ...] = (Postgres(), Redis(), Elasticsearch(), Neo4j(), Traefik())
 
 #: The engines of which there are backups, by kind.
-DUMPERS: Mapping[str, Dumper] = {"redis": Redis(), "elasticsearch": Elasticsearch()}
+DUMPERS: Mapping[str, Dumper] = {"redis": Redis(), "elasticsearch": Elasticsearch(), "neo4j": Neo4j()}
 
 
 def stores(spec: CosStackSpec) -> dict[str, str]:

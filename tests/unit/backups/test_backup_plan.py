@@ -183,8 +183,8 @@ def test_a_dump_that_reads_the_data_volume_runs_where_the_engine_does() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"components": ["redis", "mongo"]}, "the stack has no data of mongo; it has redis, neo4j"),
-        ({"components": ["neo4j"]}, "this version makes no backups of neo4j"),
+        ({"components": ["redis", "mongo"]}, "the stack has no data of mongo; it has postgres-prod, redis"),
+        ({"components": ["postgres-prod"]}, "this version makes no backups of postgres-prod"),
     ],
 )
 def test_a_mistake_in_the_spec_is_told_at_once(change: dict[str, Any], says: str) -> None:

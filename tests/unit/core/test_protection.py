@@ -225,7 +225,8 @@ def test_a_repository_that_is_lost_or_exchanged_holds_no_copy() -> None:
 
 def test_what_is_backed_up_is_told_in_one_place() -> None:
     by_account = {engine.kind for engine in ENGINES if engine.accounts and engine.accounts.backup}
-    assert by_account == set(DUMPERS) == set(BACKUP_CLIENTS)
+    asked = {kind for kind, dumper in DUMPERS.items() if not dumper.offline}
+    assert by_account == asked == set(BACKUP_CLIENTS)
 
 
 def test_redis_starts_without_the_volume_of_its_backups() -> None:
@@ -264,10 +265,11 @@ def test_a_failure_is_told_until_a_newer_copy_is_good() -> None:
 
 
 def test_an_engine_without_backups_is_not_called_safe() -> None:
-    world = protected(SPEC | {"neo4j": {}})
+    world = protected(SPEC | {"postgres": [{"name": "prod"}]})
     escrow(world)
     world.backups = [copied(world)]
-    assert verdict(world) == ("False", "NotBackedUp", "neo4j: this version makes no backups of neo4j")
+    told = "postgres-prod: this version makes no backups of postgres"
+    assert verdict(world) == ("False", "NotBackedUp", told)
 
 
 def test_a_proxy_has_nothing_to_lose() -> None:

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import NamedTuple
 
 from cos_controllers.api.stack import Neo4jSpec
@@ -154,8 +155,17 @@ def property_value(value: str) -> str:
     return "".join(escaped(character) for character in value)
 
 
-def neo4j_conf(host: str, spec: Neo4jSpec, *, config_dir: str) -> str:
-    """neo4j.conf. The operator's settings win; a setting that is there twice would be refused."""
+def neo4j_conf(
+    host: str,
+    spec: Neo4jSpec,
+    *,
+    config_dir: str,
+    instead: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """neo4j.conf. The operator's settings win; a setting that is there twice would be refused.
+
+    `instead`: of what the server is told in the stack.
+    """
     share = memory(spec)
     settings = {
         **DEFAULTS,
@@ -177,6 +187,7 @@ def neo4j_conf(host: str, spec: Neo4jSpec, *, config_dir: str) -> str:
         "server.memory.heap.initial_size": f"{share.heap}m",
         "server.memory.heap.max_size": f"{share.heap}m",
         "server.memory.pagecache.size": f"{share.pagecache}m",
+        **instead,
     }
     options = (*JVM_OPTIONS, f"-XX:MaxDirectMemorySize={share.direct}m")
     return lines(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cos_controllers.api.stack import CosStackSpec, Neo4jSpec
+from cos_controllers.api.stack import CosStackSpec, EngineSpec, Neo4jSpec
 from cos_controllers.api.status import GateName
 from cos_controllers.components.base import (
     CONFIG_VOLUME,
@@ -15,6 +15,7 @@ from cos_controllers.components.base import (
     Accounts,
     Blueprint,
     Context,
+    Dump,
     Port,
 )
 from cos_controllers.components.neo4j.config import (
@@ -24,12 +25,16 @@ from cos_controllers.components.neo4j.config import (
     START_SCRIPT,
     initial_user,
     marker_line,
+    memory,
     neo4j_conf,
     probe_authorization,
 )
+from cos_controllers.components.neo4j.dump import DUMP_SCRIPT, INSTEAD, LOAD_SCRIPT, PLACE
 from cos_controllers.components.parts import (
     COMMAND_LIMIT_SECONDS,
     env,
+    lines,
+    literal,
     liveness_probe,
     mount,
     readiness_probe,
@@ -37,14 +42,26 @@ from cos_controllers.components.parts import (
     run,
     scratch,
     startup_probe,
+    within,
 )
 from cos_controllers.components.versions import is_older, parts
 from cos_controllers.credentials import Login
 from cos_controllers.hashing import digest
-from cos_controllers.k8s import V1Container, V1ContainerPort, V1ExecAction
+from cos_controllers.k8s import (
+    V1Container,
+    V1ContainerPort,
+    V1ExecAction,
+    V1ResourceRequirements,
+    V1SecurityContext,
+)
 from cos_controllers.observation import Expectation
 
 CONFIG_DIR = "/etc/cos/config"
+#: Of a Job, which writes it.
+JOB_CONFIG_DIR = "/tmp/conf"  # noqa: S108 - a path in the container
+DATA_DIR = "/data"
+#: Of the tool that reads all data; it goes through it once.
+DUMP_HEAP = "256m"
 FILES_DIR = "/etc/cos/files"
 BOLT_PORT = 7687
 HTTP_PORT = 7474
@@ -77,6 +94,8 @@ class Neo4j:
     accounts: Accounts = ACCOUNTS
     progress: re.Pattern[str] | None = None
     repository: str = "neo4j"
+    uid: int = NEO4J_UID
+    offline: bool = True
 
     def tag(self, version: str) -> str:
         """The Community Edition of a version."""
@@ -129,7 +148,7 @@ class Neo4j:
             volume_mounts=[
                 mount(CONFIG_VOLUME, CONFIG_DIR),
                 mount(FILES_VOLUME, FILES_DIR),
-                mount(DATA_VOLUME, "/data", read_only=False),
+                mount(DATA_VOLUME, DATA_DIR, read_only=False),
                 mount("tmp", "/tmp", read_only=False),  # noqa: S108 - a path in the container
             ],
         )
@@ -153,5 +172,47 @@ class Neo4j:
             expected=Expectation(
                 gates=(GateName.SERVING, GateName.HEALTH, GateName.CONFIGURATION_IN_FORCE),
                 configuration={MARKER: marker},
+            ),
+        )
+
+    def dump(self, host: str, spec: EngineSpec, limit: int) -> Dump:  # noqa: ARG002 - nobody is there to be asked
+        """All databases by `neo4j-admin`, which takes the server's locks; compressed, so no larger than the volume."""
+        assert isinstance(spec, Neo4jSpec)  # noqa: S101 - narrows the type; `instances` gives no other
+        settings = lines(
+            [
+                f"server.directories.data={PLACE}",
+                "server.directories.logs=/tmp/logs",
+                "server.memory.pagecache.size=8m",
+            ]
+        )
+        container = V1Container(
+            name="dump",
+            command=within(limit, "bash", "-c", DUMP_SCRIPT),
+            env=env(SOURCE=DATA_DIR, SETTINGS=settings, HEAP_SIZE=DUMP_HEAP),
+            # Of its own: the server starts again while its pod is still there, to store what was read.
+            resources=V1ResourceRequirements(
+                requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "768Mi"}
+            ),
+            # Files of the server's, whoever the pod is otherwise.
+            security_context=V1SecurityContext(run_as_user=NEO4J_UID),
+        )
+        return Dump(container, spec.storage.size, DATA_DIR)
+
+    def load(self, name: str, spec: EngineSpec, entries: int, sha256: str, limit: int) -> V1Container:  # noqa: ARG002 - it has no name
+        """`neo4j-admin` loads and checks the database; that the server counts what is in it is the proof."""
+        assert isinstance(spec, Neo4jSpec)  # noqa: S101 - narrows the type; `instances` gives no other
+        share = memory(spec)
+        settings = neo4j_conf("localhost", spec, config_dir=JOB_CONFIG_DIR, instead=INSTEAD)
+        return V1Container(
+            name="load",
+            command=within(limit, "bash", "-c", LOAD_SCRIPT),
+            env=env(
+                ENTRIES=str(entries),
+                SHA256=sha256,
+                SETTINGS=literal(settings),
+                LOGGING=LOGS_XML,
+                HEAP_SIZE=f"{share.heap}m",
+                OFF_HEAP=f"{share.pagecache}m",
+                LIMIT=str(limit),
             ),
         )
