@@ -7,8 +7,9 @@ import hashlib
 import json
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from cos_testbed.pki import Authority
 
 SPACE = "e2e-backups"
 SEARCH = "search"
+GRAPH = "graph"
 KEYS = 20_000
 #: Seconds for one copy: the pod, the server's five seconds of patience with replicas, restic.
 LIMIT = 120.0
@@ -106,6 +108,8 @@ def kept(operator: Cluster, bucket: Bucket) -> Iterator[Cluster]:
     search["metadata"] = {"name": SEARCH, "namespace": SPACE}
     search["spec"] = {name: value for name, value in search["spec"].items() if name != "redis"}
     operator.apply(search | {"spec": search["spec"] | {"elasticsearch": {}}})
+    graph = search | {"metadata": {"name": GRAPH, "namespace": SPACE}}
+    operator.apply(graph | {"spec": search["spec"] | {"neo4j": {}}})
     operator.wait_ready("cos", SPACE)
     # Some 40 MB that neither Redis nor restic can make smaller by much.
     long = "local v=redis.sha1hex(i) for j=1,49 do v=v..redis.sha1hex(i..':'..j) end"
@@ -595,3 +599,100 @@ def test_a_namespace_that_is_lost_comes_back_from_git_the_bucket_and_the_key(
     assert (row["source"]["snapshot"], row["source"]["sha256"]) == (copied["snapshot"], copied["sha256"])
     assert row["entries"] == copied["entries"] == int(redis(kept, "dbsize"))
     assert redis(kept, "get", "state") == "before the disaster"
+
+
+# -- Neo4j ------------------------------------------------------------------------------------------------------------
+
+
+def cypher(cluster: Cluster, statement: str) -> list[list[Any]]:
+    """The rows of a statement of the application's, asked over HTTP in the server's own pod."""
+    login = ":".join(secret_value(cluster, f"{GRAPH}-neo4j-app", key) for key in ("username", "password"))
+    body = json.dumps({"statements": [{"statement": statement}]})
+    script = (
+        "exec 3<>/dev/tcp/127.0.0.1/7474; body=$(cat); printf '%s\\r\\n' 'POST /db/neo4j/tx/commit HTTP/1.1' "
+        "'Host: localhost' 'Connection: close' 'Content-Type: application/json' "
+        f"'Authorization: Basic {base64.b64encode(login.encode()).decode()}' "
+        '"Content-Length: ${#body}" "" >&3; printf %s "$body" >&3; cat <&3'
+    )
+    inside = ("exec", "-i", f"{GRAPH}-neo4j-0", "-n", SPACE, "-c", "neo4j", "--", "bash", "-c", script)
+    said = cluster.run(*inside, data=body).stdout.replace("\r", "").partition("\n\n")[2]
+    found = json.loads(said[said.index("{") : said.rindex("}") + 1])
+    assert not found["errors"], found
+    return [row["row"] for row in found["results"][0]["data"]]
+
+
+@contextmanager
+def adding(cluster: Cluster) -> Iterator[list[int]]:
+    """Nodes 1, 2, 3 … each bound to the one before it, one after the other, until the server is stopped."""
+    added = [0]
+    ended = threading.Event()
+
+    def add() -> None:
+        while not ended.is_set():
+            number = added[-1] + 1
+            with suppress(AssertionError, ValueError, subprocess.SubprocessError):
+                bound = f"WITH n MATCH (m:Added {{n: {number - 1}}}) CREATE (m)-[:NEXT]->(n)"
+                cypher(cluster, f"CREATE (n:Added {{n: {number}}}) {bound}")
+                added.append(number)
+                continue
+            return
+
+    thread = threading.Thread(target=add)
+    thread.start()
+    try:
+        wait_for("it writes", lambda: len(added) > 3, 30)
+        yield added
+    finally:
+        ended.set()
+        thread.join()
+
+
+def seconds_between(first: str, last: str) -> float:
+    return (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds()
+
+
+def test_neo4j_is_stopped_for_as_long_as_it_is_read_and_comes_back_as_it_was(kept: Cluster) -> None:
+    kept.wait_ready(GRAPH, SPACE)
+    cypher(kept, "CREATE INDEX thing IF NOT EXISTS FOR (a:Thing) ON (a.n)")
+    cypher(kept, "UNWIND range(1, 5000) AS n CREATE (:Thing {n: n})-[:HAS]->(:Part {m: toString(n)})")
+    create(kept, "unallowed", stack=GRAPH)
+    refused = ended(kept, "unallowed")
+    assert refused["phase"] == "Failed"
+    assert "neo4j can only be copied while it is stopped: write allowDowntime: true" in refused["message"]
+    with adding(kept) as added:
+        create(kept, "graph", stack=GRAPH, allowDowntime=True)
+        found = wait_for(
+            "it is stopped",
+            lambda: next(
+                (row for row in status(kept, "graph").get("components", ()) if row.get("haltTime")), None
+            ),
+            60,
+        )
+        wait_for("the stack says so", lambda: row_of_graph(kept)["reason"] == "BackingUp", 20)
+        assert "stopped for backup graph since" in row_of_graph(kept)["message"]
+        found = ended(kept, "graph", 2 * LIMIT)
+    assert found["phase"] == "Succeeded", found
+    (copied,) = found["components"]
+    kept.wait_ready(GRAPH, SPACE)
+    down = seconds_between(copied["haltTime"], row_of_graph(kept)["servingSince"])
+    read = seconds_between(copied["haltTime"], copied["resumeTime"])
+    assert read < 120, f"stopped for {read:g} s until its data was read"
+    assert down < 180, f"down for {down:g} s, {read:g} s of them until its data was read"
+    before = (cypher(kept, "MATCH (n) RETURN count(n)"), cypher(kept, "MATCH ()-[r]->() RETURN count(r)"))
+    (last,) = cypher(kept, "MATCH (n:Added) RETURN max(n.n)")[0]
+    assert last in {added[-1], added[-1] + 1}, "all that was acknowledged before it was stopped"
+    cypher(kept, "MATCH (n:Thing) DETACH DELETE n")
+    restore(kept, "graph-back", backup="graph", stack=GRAPH, existingData="SetAside")
+    back = ended(kept, "graph-back", 3 * LIMIT, kind="stackrestore")
+    assert back["phase"] == "Succeeded", back
+    (row,) = back["components"]
+    assert (row["claim"], row["previousClaim"]) == tuple(f"{GRAPH}-neo4j-data-{n}" for n in (1, 0))
+    assert row["entries"] == copied["entries"]
+    after = (cypher(kept, "MATCH (n) RETURN count(n)"), cypher(kept, "MATCH ()-[r]->() RETURN count(r)"))
+    assert after == before, "with the application's own login, as before"
+    assert cypher(kept, "SHOW INDEXES YIELD name, state WHERE name = 'thing' RETURN state") == [["ONLINE"]]
+
+
+def row_of_graph(cluster: Cluster) -> dict[str, Any]:
+    """What the stack says of Neo4j."""
+    return dict(cluster.stack(GRAPH, SPACE)["status"]["components"][0])
