@@ -10,8 +10,6 @@ from cos_controllers.api.backup import BackupPhase, CopyStatus, StackBackup
 from cos_controllers.api.restore import RestorePhase, StackRestore
 from cos_controllers.api.stack import CosStack
 from cos_controllers.api.status import ConditionStatus, Reason
-from cos_controllers.backups.schedules import VERIFICATION, late, verification_of, verifications
-from cos_controllers.backups.seen import age
 from cos_controllers.components.registry import DUMPERS, stores
 from cos_controllers.hashing import digest
 from cos_controllers.k8s import Manifest
@@ -19,6 +17,7 @@ from cos_controllers.names import ANNOTATION_ESCROWED, backup_key_secret, child_
 from cos_controllers.observation import Problem, Ref, Snapshot
 from cos_controllers.places import places_of, repositories_of
 from cos_controllers.resolve import BACKUP_KEY
+from cos_controllers.timetable import VERIFICATION, age, late, verification_of, verifications
 from cos_controllers.volumes import current_claim
 
 

@@ -14,7 +14,6 @@ from cos_controllers.api.backup import StackBackup
 from cos_controllers.api.probe import StackProbe
 from cos_controllers.api.restore import StackRestore
 from cos_controllers.api.stack import CosStack
-from cos_controllers.backups.schedules import verification_of
 from cos_controllers.halts import halted_by
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import backups_selector, stack_selector
@@ -22,6 +21,7 @@ from cos_controllers.observation import CheckTarget, Facts, Ref, Snapshot, Warni
 from cos_controllers.parsing import parse_backups, parse_probes, parse_restores
 from cos_controllers.plan import LogSource, questions, wanted_refs
 from cos_controllers.resolve import Resolution, references, resolve
+from cos_controllers.timetable import verification_of
 from cos_operator.asking import Asker
 from cos_operator.kube import CHILD_KINDS, Kube, KubeError
 

@@ -10,7 +10,7 @@ from cos_controllers.api.stack import CosStack
 from cos_controllers.backups.job import job_of_copy, key_secret, location, path_of
 from cos_controllers.backups.order import S3_KEYS, Order, Tidy
 from cos_controllers.backups.retention import Upkeep, upkeep
-from cos_controllers.backups.seen import Seen, holder, is_over, pods_left, pods_on, repository_of
+from cos_controllers.backups.seen import Seen, holder, pods_left, pods_on, repository_of
 from cos_controllers.components.base import Engine
 from cos_controllers.components.registry import DUMPERS, ENGINES, stores
 from cos_controllers.conditions import previous_row
@@ -22,6 +22,7 @@ from cos_controllers.observation import Ref
 from cos_controllers.places import place_of
 from cos_controllers.pods import claim_of, is_pod_ready
 from cos_controllers.resolve import BACKUP_KEY
+from cos_controllers.timetable import is_over
 
 #: Characters of a key that is worth the name.
 _LEAST_KEY = 16

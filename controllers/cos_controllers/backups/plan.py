@@ -18,12 +18,13 @@ from cos_controllers.backups.life import step
 from cos_controllers.backups.restoring import restore_step
 from cos_controllers.backups.retention import expired, is_removed, without
 from cos_controllers.backups.schedules import due, outlived, until_due
-from cos_controllers.backups.seen import Operation, Seen, age, is_over, label
+from cos_controllers.backups.seen import Seen, label
 from cos_controllers.halts import halted_in
 from cos_controllers.jobs import Doomed, doomed
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import LABEL_BACKUP_UID, LABEL_STACK_COMPONENT
 from cos_controllers.observation import ref_of
+from cos_controllers.timetable import Operation, age, is_over
 
 #: Seconds until the next look while there are Jobs, whose progress is read then; while all wait for the stack or for a
 #: person; and once volumes were written.

@@ -22,7 +22,7 @@ from cos_controllers.backups.candidates import candidate, candidate_of, claim_re
 from cos_controllers.backups.job import job_of_restore, job_of_search, kept, location, path_of, thrown_away
 from cos_controllers.backups.order import Find
 from cos_controllers.backups.report import FoundCopy, of_facts
-from cos_controllers.backups.seen import Seen, age, is_over, repository_of
+from cos_controllers.backups.seen import Seen, repository_of
 from cos_controllers.components.registry import DUMPERS
 from cos_controllers.conditions import previous_row
 from cos_controllers.jobs import NO_IMAGE
@@ -30,6 +30,7 @@ from cos_controllers.names import child_name, claim_name
 from cos_controllers.observation import Ref
 from cos_controllers.places import place_of
 from cos_controllers.pods import claim_of
+from cos_controllers.timetable import age, is_over
 from cos_controllers.volumes import data_version, data_volumes, is_candidate, serial_of
 
 #: For a list of what a repository has.

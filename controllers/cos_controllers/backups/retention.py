@@ -10,12 +10,12 @@ from zoneinfo import ZoneInfo
 from cos_controllers.api.backup import BackupPhase, CopyStatus, StackBackup
 from cos_controllers.api.schedule import Schedule
 from cos_controllers.api.stack import CosStack
-from cos_controllers.backups.schedules import made_by, schedules_of
-from cos_controllers.backups.seen import Seen, age, is_over, repository_of
+from cos_controllers.backups.seen import Seen, repository_of
 from cos_controllers.components.registry import stores
 from cos_controllers.cron import latest
 from cos_controllers.names import LABEL_SCHEDULE
 from cos_controllers.places import place_of
+from cos_controllers.timetable import age, is_over, made_by, schedules_of
 
 #: Failed backups of a schedule that are kept, as Kubernetes keeps failed Jobs: for a person to read.
 _FAILED_KEPT = 3

@@ -6,51 +6,28 @@ Nothing is remembered: what is due follows from the clock, the spec and the back
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
-from typing import NamedTuple
+from datetime import datetime
 from zlib import crc32
 
-from cos_controllers.api.backup import BackupPhase, StackBackup
 from cos_controllers.api.restore import Into, RestorePhase, StackRestore
 from cos_controllers.api.schedule import SLOT_FORMAT, Schedule, Verification
 from cos_controllers.api.stack import CosStack
-from cos_controllers.backups.seen import Operation, Seen, age, is_over
+from cos_controllers.backups.seen import Seen
 from cos_controllers.cron import following, latest
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import API_VERSION, LABEL_SCHEDULE
-
-Planned = Schedule | Verification
-
-_SKEW = timedelta(seconds=30)
-#: What says of a StackRestore that it is a verification, in the place of a schedule's name, which has no capitals.
-VERIFICATION = "Verification"
-
-
-class Lateness(NamedTuple):
-    """A schedule whose backups do not come, or the verification, and since when."""
-
-    schedule: str
-    since: datetime
-
-
-def schedules_of(stack: CosStack) -> list[Schedule]:
-    """The schedules of a stack; none without `spec.backup`."""
-    return stack.spec.backup.schedules if stack.spec.backup else []
-
-
-def made_by(schedule: Schedule, backups: Sequence[StackBackup]) -> list[StackBackup]:
-    """The backups of a schedule."""
-    return [item for item in backups if item.metadata.labels.get(LABEL_SCHEDULE) == schedule.name]
-
-
-def verification_of(stack: CosStack) -> Verification | None:
-    """When the stack's copies are verified."""
-    return stack.spec.backup.verification if stack.spec.backup else None
-
-
-def verifications(restores: Sequence[StackRestore]) -> list[StackRestore]:
-    """The restores that were made for proof, by themselves."""
-    return [item for item in restores if item.metadata.labels.get(LABEL_SCHEDULE) == VERIFICATION]
+from cos_controllers.timetable import (
+    VERIFICATION,
+    Operation,
+    Planned,
+    age,
+    is_over,
+    jitter,
+    made_by,
+    schedules_of,
+    verification_of,
+    verifications,
+)
 
 
 def due(seen: Seen, now: datetime) -> Iterator[Manifest]:
@@ -78,52 +55,11 @@ def until_due(stack: CosStack, now: datetime) -> float | None:
     verification = verification_of(stack)
     times: list[Planned] = [*schedules_of(stack), *([verification] if verification else [])]
     found = [
-        (moment + _jitter(stack, item) - now).total_seconds()
+        (moment + jitter(stack, item) - now).total_seconds()
         for item in times
-        if not item.suspend and (moment := following(item, now - _jitter(stack, item)))
+        if not item.suspend and (moment := following(item, now - jitter(stack, item)))
     ]
     return max(min(found), 1.0) if found else None
-
-
-def late(
-    stack: CosStack, backups: Sequence[StackBackup], restores: Sequence[StackRestore], now: datetime
-) -> list[Lateness]:
-    """The schedules, and the verification, whose second one after the newest that succeeded should have ended.
-
-    Judged by age, so that it tells too when nobody makes them; and not before somebody last touched the spec, which may
-    be when it came, or was resumed.
-    """
-    touched = max(
-        [
-            stack.metadata.creation_timestamp,
-            *(item.time for item in stack.metadata.managed_fields if not item.subresource),
-        ]
-    )
-    kept: list[tuple[str, Planned, Sequence[Operation]]] = [
-        (schedule.name, schedule, made_by(schedule, backups)) for schedule in schedules_of(stack)
-    ]
-    if verification := verification_of(stack):
-        kept.append((VERIFICATION, verification, verifications(restores)))
-    found = []
-    for name, planned, operations in kept:
-        if planned.suspend:
-            continue
-        good = [item.metadata.creation_timestamp for item in operations if _has_succeeded(item)]
-        since = datetime.fromisoformat(max([touched, *good]))
-        # A clock that is a second behind does not make it one of the time before.
-        first = following(planned, since + _SKEW)
-        second = following(planned, first) if first else None
-        patience = planned.starting_deadline_seconds + 2 * planned.active_deadline_seconds
-        if second and now >= second + _jitter(stack, planned) + timedelta(seconds=patience):
-            found.append(Lateness(name, since))
-    return found
-
-
-def _has_succeeded(item: Operation) -> bool:
-    """Whether all of it did, though it may be kept no longer."""
-    if isinstance(item, StackBackup) and item.status.phase is BackupPhase.EXPIRED:
-        return item.status.skew_seconds is not None
-    return item.status.phase in {BackupPhase.SUCCEEDED, RestorePhase.SUCCEEDED}
 
 
 def outlived(stack: CosStack, restores: Sequence[StackRestore]) -> list[StackRestore]:
@@ -154,15 +90,9 @@ def _is_known(wanted: Manifest, there: Sequence[Operation], seen: Seen) -> bool:
 
 def _slot(stack: CosStack, planned: Planned, now: datetime) -> datetime | None:
     """The newest moment at which one was due."""
-    jitter = _jitter(stack, planned)
-    found = latest(planned, now - jitter)
-    return found + jitter if found else None
-
-
-def _jitter(stack: CosStack, planned: Planned) -> timedelta:
-    """How much later than the schedule says: always the same for one stack, and another one for each."""
-    name = planned.name if isinstance(planned, Schedule) else VERIFICATION
-    return timedelta(seconds=crc32(f"{stack.metadata.uid}/{name}".encode()) % (planned.jitter_seconds + 1))
+    later = jitter(stack, planned)
+    found = latest(planned, now - later)
+    return found + later if found else None
 
 
 def _name(stack: CosStack, name: str, slot: datetime) -> str:

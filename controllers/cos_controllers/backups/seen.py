@@ -16,6 +16,7 @@ from cos_controllers.observation import Ref
 from cos_controllers.ownership import controller_of
 from cos_controllers.places import repositories_of
 from cos_controllers.pods import claim_of
+from cos_controllers.timetable import Operation
 
 
 @dataclass(frozen=True)
@@ -43,20 +44,6 @@ class Seen:
     warnings: Mapping[str, str] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
     made: frozenset[str] = frozenset()
-
-
-#: What Jobs are made for.
-Operation = StackBackup | StackRestore
-
-
-def age(item: Operation) -> tuple[str, str]:
-    """Sorts backups and restores: the oldest first."""
-    return item.metadata.creation_timestamp, item.metadata.name
-
-
-def is_over(item: Operation) -> bool:
-    """Whether it has ended, or is about to be gone."""
-    return item.status.completion_time is not None or item.metadata.deletion_timestamp is not None
 
 
 def label(job: Manifest, name: str) -> str:

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from cos_controllers.api.backup import BackupPhase
 from cos_controllers.api.schedule import Times, is_cron, is_time_zone
-from cos_controllers.backups.schedules import due, late, until_due
+from cos_controllers.backups.schedules import due, until_due
 from cos_controllers.conditions import timestamp
 from cos_controllers.cron import following, latest
 from cos_controllers.k8s import Manifest
+from cos_controllers.timetable import late
 
 HOURLY: Manifest = {"name": "hourly", "schedule": "30 * * * *", "keep": {"last": 3}}
 

@@ -14,9 +14,9 @@ from cos_controllers.api.restore import RestorePhase, StackRestoreStatus
 from cos_controllers.backups.job import FINDER, LOAD, told
 from cos_controllers.backups.order import Fetch, Find
 from cos_controllers.backups.restore_begin import proved
-from cos_controllers.backups.schedules import VERIFICATION, late
 from cos_controllers.conditions import timestamp
 from cos_controllers.k8s import Manifest
+from cos_controllers.timetable import VERIFICATION, late
 
 WEEKLY: Manifest = {"schedule": "0 5 * * *"}
 FIRST = "cos-verification-202601010500-aecf"
