@@ -40,20 +40,20 @@ class Plan:
     """What is to be done, in this order.
 
     `statuses`, `restored`: those that differ from what is stored, by name of the backup and of the restore. `jobs`: to
-    be deleted with their pods: their result is stored, or nobody waits for it. `backups`: those of which nothing is
-    kept any more. `restores`: verifications that are kept no longer. `create`: backups and verifications that are due.
-    `claims`: volumes to write. `begin`: Jobs to create. `again`: seconds until the next look, None if only an event can
-    change anything.
+    be deleted with their pods: their result is stored, or nobody waits for it. `claims`: volumes to write. `begin`:
+    Jobs to create. `backups`: those of which nothing is kept any more. `restores`: verifications that are kept no
+    longer. `create`: backups and verifications that are due. `again`: seconds until the next look, None if only an
+    event can change anything.
     """
 
     statuses: Mapping[str, StackBackupStatus] = field(default_factory=dict)
     restored: Mapping[str, StackRestoreStatus] = field(default_factory=dict)
     jobs: tuple[Doomed, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    begin: tuple[Begin, ...] = ()
     backups: tuple[Doomed, ...] = ()
     restores: tuple[Doomed, ...] = ()
     create: tuple[Manifest, ...] = ()
-    claims: tuple[Claim, ...] = ()
-    begin: tuple[Begin, ...] = ()
     again: float | None = None
 
 

@@ -133,7 +133,7 @@ def _chosen(
     rows = [stage.row for stage in stages]
     if lost := [row for row in rows if row.source is None and row.completion_time]:
         # What belongs together is restored together, or not at all.
-        why = f"not restored: no copy of {lost[0].name}"
+        why = f"not restored, since {lost[0].name} cannot be: name in components what is to be restored without it"
         return [row if row.completion_time or row.start_time else _failed(row, why, now) for row in rows]
     open_ones = [stage for stage in stages if stage.row.source is None and not stage.row.completion_time]
     if seen.stack is None or not open_ones or not all(stage.found for stage in open_ones):

@@ -235,11 +235,11 @@ class World:
             *((self._write, item) for item in plan.statuses.items()),
             *((self._write_restore, item) for item in plan.restored.items()),
             *((self._delete, item) for item in plan.jobs),
+            *((self._apply, item) for item in plan.claims),
+            *((self._begin, item) for item in plan.begin),
             *((self._forget, item) for item in plan.backups),
             *((self._forget_restore, item) for item in plan.restores),
             *((self._create, item) for item in plan.create),
-            *((self._apply, item) for item in plan.claims),
-            *((self._begin, item) for item in plan.begin),
         ]
         for call, item in calls[:die_after]:
             call(item)

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from backup_world import LINEAGE, PLACE, START, World
+from backup_world import LINEAGE, PLACE, SPEC, START, World
 
 from cos_controllers.api.restore import RestorePhase
 from cos_controllers.backups.job import FINDER, LOAD, told
@@ -160,6 +160,24 @@ def test_a_search_that_does_not_go_away_is_not_waited_for_for_ever() -> None:
     assert "its copy is chosen" in world.restored().message
     world.step(60)
     assert world.restored().phase is RestorePhase.FAILED
+
+
+def test_what_belongs_together_is_restored_together_or_not_at_all() -> None:
+    world = World(spec=SPEC | {"redis": {}, "elasticsearch": {}})
+    world.restore("r", source={}, existingData="SetAside", startingDeadlineSeconds=60)
+    for _ in range(2):
+        world.step()
+    world.end(found(copy()), container=FINDER)
+    world.step()
+    rows = {row.name: row for row in world.restored().components}
+    assert rows["redis"].source is None, "it waits for the other one"
+    for _ in range(3):
+        world.step(30)
+    rows = {row.name: row for row in world.restored().components}
+    assert "not begun within 60 s" in rows["elasticsearch"].message
+    assert "not restored, since elasticsearch cannot be" in rows["redis"].message
+    assert world.restored().phase is RestorePhase.FAILED
+    assert sorted(world.claims) == ["cos-redis-backup-main", "cos-redis-data-0"]
 
 
 def test_what_belongs_together_is_chosen_together() -> None:
