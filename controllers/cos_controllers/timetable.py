@@ -9,12 +9,10 @@ from zlib import crc32
 
 from cos_controllers.api.backup import BackupPhase, StackBackup
 from cos_controllers.api.restore import RestorePhase, StackRestore
-from cos_controllers.api.schedule import Schedule, Verification
+from cos_controllers.api.schedule import Planned, Schedule, Verification
 from cos_controllers.api.stack import CosStack
 from cos_controllers.cron import following
 from cos_controllers.names import LABEL_SCHEDULE
-
-Planned = Schedule | Verification
 
 _SKEW = timedelta(seconds=30)
 #: What says of a StackRestore that it is a verification, in the place of a schedule's name, which has no capitals.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import subprocess
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
@@ -17,14 +18,20 @@ from cos_controllers.api.stack import CosStack
 from cos_controllers.backups.report import Facts, Loaded, Report
 from cos_controllers.conditions import timestamp
 from cos_controllers.k8s import Manifest
-from cos_controllers.names import ANNOTATION_CANDIDATE, ANNOTATION_DATA_VERSION, backups_selector
+from cos_controllers.names import (
+    ANNOTATION_CANDIDATE,
+    ANNOTATION_DATA_VERSION,
+    LABEL_SCHEDULE,
+    backups_selector,
+    stack_selector,
+)
 from cos_controllers.observation import CheckTarget, Snapshot, ref_of
 from cos_controllers.parsing import parse_stack
 from cos_controllers.resolve import resolve
 from cos_operator.backing_up import BackupMaker, NotBegun, backed_up
 from cos_operator.engines.base import BackupClient, EngineError
 from cos_operator.key import Key
-from cos_operator.kube import Kube
+from cos_operator.kube import Invalid, Kube
 
 #: For what the Job controller does.
 SOON = 20.0
@@ -53,13 +60,18 @@ class Scene:
     kubectl: Kubectl
     engine: Engine = field(default_factory=Engine)
     heard: list[Key] = field(default_factory=list)
+    ahead: timedelta = timedelta()
 
     def __post_init__(self) -> None:
         target = CheckTarget("redis", "redis", "127.0.0.1", 6379)
         clients = cast("dict[str, BackupClient]", {"redis": self.engine})
         self.maker = BackupMaker(
-            self.kube, clients, lambda _: [target], "cos-operator:test", self.heard.append
+            self.kube, clients, lambda _: [target], "cos-operator:test", self.heard.append, self.now
         )
+
+    def now(self) -> datetime:
+        """The operator's clock."""
+        return datetime.now(UTC) + self.ahead
 
     async def look(self) -> float | None:
         return await self.maker(self.key)
@@ -214,6 +226,66 @@ async def test_a_restore_fills_a_volume_that_nobody_uses_and_hands_it_over(scene
     claim = await scene.claim("cos-redis-data-1")
     assert claim["metadata"]["annotations"] == {ANNOTATION_DATA_VERSION: "8.0.2"}
     assert "Switching" in scene.kubectl("-n", scene.key.namespace, "get", "cosrestore", "back")
+
+
+async def test_a_proof_is_admitted_and_makes_no_volume_of_the_stack(scene: Scene) -> None:
+    await copied(scene)
+    await scene.create("StackRestore", "proof", backup="one", into="Throwaway")
+    await scene.look()
+    await scene.look()
+    assert (await scene.status("StackRestore", "proof"))["phase"] == "Running"
+    await scene.finish("load", Loaded(entries=3).model_dump_json())
+    await scene.look()
+    status = await scene.status("StackRestore", "proof")
+    assert (status["phase"], status["components"][0]["entries"]) == ("Succeeded", 3)
+    volumes = await scene.kube.list("PersistentVolumeClaim", scene.key.namespace, stack_selector("cos"))
+    assert sorted(item["metadata"]["name"] for item in volumes) == [
+        "cos-redis-backup-main",
+        "cos-redis-data-0",
+    ]
+
+
+async def test_what_is_due_is_made_once_and_old_proofs_go(scene: Scene) -> None:
+    schedule = {"name": "often", "schedule": "* * * * *", "keep": {"last": 1}}
+    verification = {"schedule": "* * * * *", "historyLimit": 1}
+    wanted = {"spec": {"backup": {"schedules": [schedule], "verification": verification}}}
+    namespace = scene.key.namespace
+    scene.kubectl("-n", namespace, "patch", "cosstack", "cos", "--type=merge", "-p", json.dumps(wanted))
+    scene.ahead = timedelta(minutes=2)
+    left = await scene.look()
+    assert left is not None
+    assert left <= 60
+    made = [await scene.kube.list(kind, namespace) for kind in ("StackBackup", "StackRestore")]
+    ((backup,), (proof,)) = made
+    assert backup["metadata"]["labels"] == {LABEL_SCHEDULE: "often"}
+    assert (proof["spec"]["into"], proof["spec"]["source"]) == ("Throwaway", {})
+    # Who deletes it does not want another one of its time.
+    await scene.kube.delete("StackBackup", namespace, backup["metadata"]["name"])
+    await scene.look()
+    assert await scene.kube.list("StackBackup", namespace) == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ({}, "exactly one of backup or source"),
+        ({"backup": "one", "source": {}}, "exactly one of backup or source"),
+        ({"source": {"before": "yesterday"}}, "before must be a moment"),
+        ({"source": {"before": "2026-11-27t14:00:00z"}}, "before must be a moment"),
+        ({"source": {"before": "2026-13-27T14:00:00Z"}}, "before"),
+        ({"source": {"stack": "../other"}}, "spec.source.stack"),
+        ({"source": {"namespace": "a/b"}}, "spec.source.namespace"),
+    ],
+)
+async def test_what_cannot_be_looked_for_is_refused(scene: Scene, spec: Manifest, says: str) -> None:
+    with pytest.raises(Invalid, match=re.escape(says)):
+        await scene.create("StackRestore", "back", **spec)
+
+
+async def test_moments_are_those_of_rfc_3339(scene: Scene) -> None:
+    for number, before in enumerate(("2026-11-27T14:00:00Z", "2026-11-27T14:00:00.5+01:00")):
+        await scene.create("StackRestore", f"back-{number}", source={"before": before})
+    await scene.look()
 
 
 async def test_an_engine_that_lets_nobody_in_is_told_and_tried_again(scene: Scene) -> None:

@@ -119,50 +119,42 @@ class Keep(ApiModel):
     )
 
 
-class Schedule(Times):
+class Planned(Times):
+    """What is made at such moments: of which components, where, and within what time."""
+
+    repository: Annotated[str, Field(max_length=20)] = ""
+    """Repository of `repositories`; the first when empty."""
+    components: Annotated[
+        list[ComponentName], Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "set"})
+    ] = []
+    """Components, for example redis; all that can be when empty."""
+    jitter_seconds: Annotated[int, Field(ge=0, le=3600)] = 0
+    """Each stack begins later than the schedule says by up to so many seconds, always the same for one stack."""
+    starting_deadline_seconds: Annotated[int, Field(ge=60, le=86400)] = 3600
+    """Seconds within which it must have begun, from its time on. One whose time passed while no operator ran, or while
+    the one before it was not done, is made up for within them; earlier ones are not."""
+    active_deadline_seconds: Annotated[int, Field(ge=60, le=604800)] = 3600
+    """Seconds that each half may take: of a copy, reading the data from the engine, and storing it; of a verification,
+    fetching the copy, and loading it."""
+    suspend: bool = False
+    """Make none for now. Nothing is removed either."""
+
+
+class Schedule(Planned):
     """Backups that are made by themselves."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,12}[a-z0-9])?$", max_length=14)]
     """Name of the schedule; its backups are called after it and after their time."""
     keep: Keep
     """Which of its backups are kept. What is kept no longer is removed with the next backup."""
-    repository: Annotated[str, Field(max_length=20)] = ""
-    """Repository of `repositories`; the first when empty."""
-    components: Annotated[
-        list[ComponentName], Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "set"})
-    ] = []
-    """Components to back up, for example redis; all that can be when empty."""
-    jitter_seconds: Annotated[int, Field(ge=0, le=3600)] = 0
-    """Each stack begins later than the schedule says by up to so many seconds, always the same for one stack."""
-    starting_deadline_seconds: Annotated[int, Field(ge=60, le=86400)] = 3600
-    """Seconds within which a backup must have begun, from its time on. One whose time passed while no operator ran, or
-    while the one before it was not done, is made up for within them; earlier ones are not."""
-    active_deadline_seconds: Annotated[int, Field(ge=60, le=604800)] = 3600
-    """Seconds that each half of a copy may take: reading the data from the engine, and storing it."""
     allow_downtime: bool = False
     """Whether components may be stopped for as long as they are read: Neo4j Community cannot be copied otherwise. That
     begins within `startingDeadlineSeconds` of each time, and not later."""
-    suspend: bool = False
-    """Make none for now. Nothing is removed either."""
 
 
-class Verification(Times):
+class Verification(Planned):
     """When the newest copies are restored for proof: onto volumes that are thrown away, beside the stack."""
 
-    repository: Annotated[str, Field(max_length=20)] = ""
-    """Repository of `repositories`; the first when empty."""
-    components: Annotated[
-        list[ComponentName], Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "set"})
-    ] = []
-    """Components to verify, for example redis; all that can be when empty."""
-    jitter_seconds: Annotated[int, Field(ge=0, le=3600)] = 0
-    """As in `schedules`."""
-    starting_deadline_seconds: Annotated[int, Field(ge=60, le=86400)] = 3600
-    """Seconds within which a verification must have begun, from its time on."""
-    active_deadline_seconds: Annotated[int, Field(ge=60, le=604800)] = 3600
-    """Seconds that each half may take: fetching the copy, and loading it."""
-    suspend: bool = False
-    """Make none for now."""
     history_limit: Annotated[int, Field(ge=1, le=100)] = 3
     """Ended verifications that are kept."""
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from zlib import crc32
 
 from cos_controllers.api.restore import Into, RestorePhase, StackRestore
-from cos_controllers.api.schedule import SLOT_FORMAT, Schedule, Verification
+from cos_controllers.api.schedule import SLOT_FORMAT, Planned, Schedule, Verification
 from cos_controllers.api.stack import CosStack
 from cos_controllers.backups.seen import Seen
 from cos_controllers.cron import following, latest
@@ -19,7 +19,6 @@ from cos_controllers.names import API_VERSION, LABEL_SCHEDULE
 from cos_controllers.timetable import (
     VERIFICATION,
     Operation,
-    Planned,
     age,
     is_over,
     jitter,
