@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -143,7 +144,7 @@ class World:
         stack = self.seen().stack
         assert stack
         objects = {Ref("PersistentVolumeClaim", name): obj for name, obj in self.claims.items()}
-        return current_claim(stack, objects, "cos-redis")
+        return current_claim(stack, objects, f"cos-{self.component}")
 
     def obey(self) -> None:
         """The stack stops its component if a backup wants it so, or starts it, and Kubernetes its pod."""
@@ -230,8 +231,18 @@ class World:
     def step(self, seconds: float = 1, *, die_after: int | None = None) -> Plan:
         """One look and what it does, by the shell's order; after so many calls the operator dies."""
         self.now += timedelta(seconds=seconds)
-        plan = decide(self.seen(), self.now)
-        calls = [
+        plan = self.decide()
+        for call, item in self.calls(plan)[:die_after]:
+            call(item)
+        return plan
+
+    def decide(self) -> Plan:
+        """What is to be done now."""
+        return decide(self.seen(), self.now)
+
+    def calls(self, plan: Plan) -> list[tuple[Callable[[Any], None], Any]]:
+        """What a plan asks for, in the shell's order."""
+        return [
             *((self._write, item) for item in plan.statuses.items()),
             *((self._write_restore, item) for item in plan.restored.items()),
             *((self._delete, item) for item in plan.jobs),
@@ -241,9 +252,6 @@ class World:
             *((self._forget_restore, item) for item in plan.restores),
             *((self._create, item) for item in plan.create),
         ]
-        for call, item in calls[:die_after]:
-            call(item)
-        return plan
 
     def _write(self, item: tuple[str, StackBackupStatus]) -> None:
         name, status = item
