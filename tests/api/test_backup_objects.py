@@ -31,7 +31,8 @@ from cos_controllers.resolve import resolve
 from cos_operator.backing_up import BackupMaker, NotBegun, backed_up
 from cos_operator.engines.base import BackupClient, EngineError
 from cos_operator.key import Key
-from cos_operator.kube import Invalid, Kube
+from cos_operator.kube import Forbidden, Invalid, Kube
+from cos_operator.kube_errors import Request
 
 #: For what the Job controller does.
 SOON = 20.0
@@ -258,7 +259,7 @@ async def test_what_is_due_is_made_once_and_old_proofs_go(scene: Scene) -> None:
     made = [await scene.kube.list(kind, namespace) for kind in ("StackBackup", "StackRestore")]
     ((backup,), (proof,)) = made
     assert backup["metadata"]["labels"] == {LABEL_SCHEDULE: "often"}
-    assert (proof["spec"]["into"], proof["spec"]["source"]) == ("Throwaway", {})
+    assert (proof["spec"]["into"], proof["spec"]["source"]["backup"]) == ("Throwaway", "")
     # Who deletes it does not want another one of its time.
     await scene.kube.delete("StackBackup", namespace, backup["metadata"]["name"])
     await scene.look()
@@ -356,3 +357,26 @@ async def test_a_key_of_bytes_is_asked_for_as_text(scene: Scene) -> None:
         "needs a key key of at least 16 characters of text"
         in (await scene.status("StackBackup", "one"))["message"]
     )
+
+
+async def test_a_backup_that_is_refused_keeps_nothing_else_from_being_done(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await scene.create("StackBackup", "by-hand")
+    schedule = {"name": "often", "schedule": "* * * * *", "keep": {"last": 1}}
+    patch = json.dumps({"spec": {"backup": {"schedules": [schedule]}}})
+    scene.kubectl("-n", scene.key.namespace, "patch", "cosstack", "cos", "--type=merge", "-p", patch)
+    scene.ahead = timedelta(minutes=2)
+    create = scene.kube.create
+
+    async def refusing(obj: Manifest) -> Manifest:
+        """As a quota does."""
+        if obj["kind"] == "StackBackup":
+            raise Forbidden(Request("create", "StackBackup"), "exceeded quota")
+        return await create(obj)
+
+    monkeypatch.setattr(scene.kube, "create", refusing)
+    with pytest.raises(NotBegun, match=r"StackBackup cos-often-\S+ was refused: .*exceeded quota"):
+        await scene.look()
+    assert len(await scene.jobs()) == 1
+    assert (await scene.status("StackBackup", "by-hand"))["phase"] == "Pending"
