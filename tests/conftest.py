@@ -24,6 +24,8 @@ gc.set_threshold(50_000, 20, 20)
 
 #: Coverage is measured of the core. Tests of what lies around it run untraced: it would cost time and add no line.
 AROUND_THE_CORE = [HERE / "unit" / name for name in ("bench", "crash", "operator", "testbed")]
+#: Likewise, and theirs are figures of a load that is made in time.
+AROUND_THE_CORE += [HERE / "unit" / "probes" / f"test_probe_{name}.py" for name in ("load", "runner")]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
