@@ -191,6 +191,8 @@ def bash(cluster: Cluster, command: str) -> str:
     """What a person's command line says."""
     environment = {
         "KUBECONFIG": cluster.kubeconfig,
+        # kubectl keeps a cache there; without one, in the folder in which the tests were called.
+        "HOME": str(Path(cluster.kubeconfig).parent),
         "PATH": f"{Path(cluster.kubectl_path).parent}:/usr/bin:/bin",
     }
     done = subprocess.run(
