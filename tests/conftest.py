@@ -18,8 +18,8 @@ sys.path.insert(0, str(HERE / "unit" / "core"))
 settings.register_profile("cos", deadline=None)
 settings.load_profile("cos")
 
-# Hundreds of thousands of objects are there as soon as all is imported, and next to no test leaves garbage in cycles: a
-# third of the time of the core's tests was Python's looking for it.
+# Hundreds of thousands of objects are there as soon as all is imported, and next to no test leaves garbage in cycles:
+# Python's looking for it took a tenth of the time of these tests, more on a busy machine.
 gc.set_threshold(50_000, 20, 20)
 
 #: Coverage is measured of the core. Tests of what lies around it run untraced: it would cost time and add no line.
