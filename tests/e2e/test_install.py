@@ -274,6 +274,8 @@ def test_rights_granted_are_rights_used(empty: Place) -> None:
         empty.apply({"apiVersion": "cos.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": wanted})
         looked_at = ("--for=jsonpath={.status.phase}=Pending", "--timeout=30s")
         empty.run("wait", f"{kind.lower()}/waits", "-n", empty.stacks, *looked_at)
+        empty.run("delete", kind.lower(), "waits", "-n", empty.stacks)
+    come_and_go_by_themselves(empty)
     granted = rights_of_the_operator(empty)
     seen = set(requests_of_the_operator(empty, since))
     assert {(resource, verb) for resource, verb, allowed in seen if not allowed} == set()
@@ -285,6 +287,35 @@ def test_rights_granted_are_rights_used(empty: Place) -> None:
     # Read of an engine that takes long to start, for signs of progress: these do not.
     patient = {("pods/log", "get")}
     assert granted - used - created - consulted - patient == set()
+
+
+def come_and_go_by_themselves(empty: Place) -> None:
+    """A backup and a verification that a stack makes by itself, and earlier ones that it no longer keeps.
+
+    They fail at once, of a component that there is not: what is kept of them is counted all the same.
+    """
+    nothing = {"components": ["nothing"]}
+    minutely = {"schedule": "* * * * *", **nothing}
+    backup = {
+        "repositories": [{"name": "main", "volume": {"size": "1Gi"}}],
+        "schedules": [{"name": "often", "keep": {"last": 1}, **minutely}],
+        "verification": {"historyLimit": 1, **minutely},
+    }
+    made = [("StackBackup", f"old-{number}", "often", {}) for number in range(4)]
+    made += [("StackRestore", "old", "Verification", {"source": {}, "into": "Throwaway"})]
+    for kind, name, schedule, spec in made:
+        labels = {"cos.dev/backup-schedule": schedule}
+        metadata = {"name": name, "namespace": empty.stacks, "labels": labels}
+        wanted = {"stackRef": {"name": "cos"}, **nothing, **spec}
+        empty.apply({"apiVersion": "cos.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": wanted})
+    empty.patch_stack("cos", empty.stacks, {"backup": backup})
+
+    def come_and_gone(kind: str, old: str) -> bool:
+        names = [item["metadata"]["name"] for item in empty.list(kind, empty.stacks)]
+        return old not in names and any(name.startswith("cos-") for name in names)
+
+    wait_for("backups come and go", lambda: come_and_gone("stackbackups", "old-0"), 100)
+    wait_for("verifications come and go", lambda: come_and_gone("stackrestores", "old"), 60)
 
 
 @pytest.mark.parametrize("empty", [HOME], indirect=True)

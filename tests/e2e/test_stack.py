@@ -295,6 +295,8 @@ def _unknown_gates(cluster: Cluster) -> list[str]:
 
 
 def test_a_steady_stack_causes_no_writes(healthy: Cluster) -> None:
+    # What ends with its namespace is no steady stack.
+    wait_for("no namespace ends", lambda: not _ending(healthy), 120)
     # Let what earlier tests began come to rest: a component's revision is known to be good after ten seconds.
     wait_for("nothing is under way", lambda: not _under_way(healthy), 60)
     wait_for("every gate has been asked", lambda: not _unknown_gates(healthy), 60)
@@ -303,6 +305,11 @@ def test_a_steady_stack_causes_no_writes(healthy: Cluster) -> None:
     time.sleep(90)
     written = _operator_writes()[len(first) :]
     assert written == []
+
+
+def _ending(cluster: Cluster) -> list[str]:
+    found = cluster.list("namespaces")
+    return [item["metadata"]["name"] for item in found if item["status"]["phase"] == "Terminating"]
 
 
 def _operator_writes() -> list[str]:
