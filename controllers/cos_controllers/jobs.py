@@ -173,20 +173,21 @@ def is_quiet(job: Manifest, pods: Sequence[Manifest]) -> bool:
 
 def report_in(pod: Manifest, container: str) -> str:
     """What a container said that ended by itself and well; "" without that."""
-    for item in container_statuses(pod):
-        ended = (item.get("state") or {}).get("terminated")
-        if item["name"] == container and ended and ended.get("exitCode") == 0:
-            return str(ended.get("message") or "")
-    return ""
+    return str((_well_ended(pod, container) or {}).get("message") or "")
 
 
 def has_done(pod: Manifest, container: str) -> bool:
     """Whether a container has ended by itself and well."""
+    return _well_ended(pod, container) is not None
+
+
+def _well_ended(pod: Manifest, container: str) -> Manifest | None:
+    """The end of a container that ended by itself and well; None without that."""
     for item in container_statuses(pod):
-        ended = (item.get("state") or {}).get("terminated")
+        ended: Manifest | None = (item.get("state") or {}).get("terminated")
         if item["name"] == container and ended and ended.get("exitCode") == 0:
-            return True
-    return False
+            return ended
+    return None
 
 
 def why_it_waits(pod: Manifest) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from cos_controllers.api.backup import Backup, CopyStatus, Repository, StackBackup
 from cos_controllers.api.stack import CosStack
-from cos_controllers.backups.job import job_of_copy, key_secret, location, path_of
+from cos_controllers.backups.job import job_of_copy, key_secret, location, path_of, region
 from cos_controllers.backups.order import S3_KEYS, Order, Tidy
 from cos_controllers.backups.retention import Upkeep, upkeep
 from cos_controllers.backups.seen import Seen, holder, pods_left, pods_on, repository_of
@@ -77,14 +78,15 @@ def obstacle_to(backup: StackBackup, seen: Seen) -> Obstacle | None:
     return None
 
 
-def copied(stack: CosStack) -> list[str]:
-    """The components of which there are copies."""
-    return [name for name, engine in stores(stack.spec).items() if engine in DUMPERS]
+def copied(stack: CosStack, wanted: Collection[str] = ()) -> list[str]:
+    """The components of which there are copies; of those that are `wanted`, if any are named."""
+    known = stores(stack.spec).items()
+    return [name for name, engine in known if engine in DUMPERS and (not wanted or name in wanted)]
 
 
 def chosen(backup: StackBackup, stack: CosStack) -> list[str]:
     """The components to copy."""
-    return [name for name in copied(stack) if not backup.spec.components or name in backup.spec.components]
+    return copied(stack, backup.spec.components)
 
 
 def needs_halt(component: str, seen: Seen) -> bool:
@@ -147,9 +149,7 @@ def _job(backup: StackBackup, row: CopyStatus, stack: CosStack, seen: Seen, now:
         _must_be_stopped(backup, component, seen)
     else:
         _must_serve(component, name, stack, seen)
-    place = place_of(stack, repository, component, seen.objects)
-    if not place:
-        raise Waits(f"waits until the volume of repository {repository.name} is there")
+    place = place_in(repository, component, stack, seen)
     lineage, limit = claim["metadata"]["uid"], backup.spec.active_deadline_seconds
     path = path_of(stack.metadata.namespace, stack.metadata.name, component)
     order = Order(
@@ -162,7 +162,7 @@ def _job(backup: StackBackup, row: CopyStatus, stack: CosStack, seen: Seen, now:
         repository=location(repository, path),
         place=place,
         path=path,
-        region=repository.s3.region if repository.s3 else "",
+        region=region(repository),
         limit=limit,
     )
     host = f"{instance}.{stack.metadata.namespace}.svc"
@@ -206,6 +206,13 @@ def _must_be_stopped(backup: StackBackup, component: str, seen: Seen) -> None:
         raise Waits(f"{component} is being stopped")
 
 
+def place_in(repository: Repository, component: str, stack: CosStack, seen: Seen) -> str:
+    """Where the copies of a component are. Raises `Waits` while there is no such place."""
+    if place := place_of(stack, repository, component, seen.objects):
+        return place
+    raise Waits(f"waits until the volume of repository {repository.name} is there")
+
+
 def _tidy(order: Order, spec: Backup, due: Upkeep) -> Tidy | None:
     """What is done to the repository once the copy is stored; None if nothing is."""
     if due == Upkeep():
@@ -214,10 +221,7 @@ def _tidy(order: Order, spec: Backup, due: Upkeep) -> Tidy | None:
         repository=order.repository,
         region=order.region,
         limit=spec.maintenance.active_deadline_seconds,
-        remove=due.remove,
-        maintain=due.maintain,
-        part=due.part,
-        parts=due.parts,
+        **due._asdict(),
     )
 
 

@@ -102,6 +102,11 @@ def location(repository: Repository, path: str) -> str:
     return "/".join(filter(None, (f"s3:{s3.endpoint}", s3.bucket, s3.prefix, path)))
 
 
+def region(repository: Repository) -> str:
+    """The region that requests are signed for, "" for a volume."""
+    return repository.s3.region if repository.s3 else ""
+
+
 def job_of_copy(
     stack: CosStack,
     backup: StackBackup,
@@ -183,7 +188,7 @@ def job_of_restore(
     volumes, mounts = _of_repository(stack, repository, instance)
     order = Fetch(
         repository=location(repository, copy.path),
-        region=repository.s3.region if repository.s3 else "",
+        region=region(repository),
         snapshot=copy.snapshot,
         sha256=copy.sha256,
         limit=limit,

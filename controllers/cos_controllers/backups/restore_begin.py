@@ -17,9 +17,26 @@ from cos_controllers.api.restore import (
     StackRestore,
 )
 from cos_controllers.api.stack import CosStack, StoreSpec
-from cos_controllers.backups.begin import Begin, Claim, Obstacle, Waits, copied, engine_of, template_of
+from cos_controllers.backups.begin import (
+    Begin,
+    Claim,
+    Obstacle,
+    Waits,
+    copied,
+    engine_of,
+    place_in,
+    template_of,
+)
 from cos_controllers.backups.candidates import candidate, candidate_of, claim_ref
-from cos_controllers.backups.job import job_of_restore, job_of_search, kept, location, path_of, thrown_away
+from cos_controllers.backups.job import (
+    job_of_restore,
+    job_of_search,
+    kept,
+    location,
+    path_of,
+    region,
+    thrown_away,
+)
 from cos_controllers.backups.order import Find
 from cos_controllers.backups.report import FoundCopy, of_facts
 from cos_controllers.backups.seen import Seen, repository_of
@@ -82,8 +99,7 @@ def rows_of(restore: StackRestore, stack: CosStack, seen: Seen) -> list[Restored
     """What is to be restored: the copies of a backup, or those that are still to be looked for."""
     if restore.spec.source is None:
         return [RestoredStatus(name=copy.name, source=copy) for copy in copies_named(restore, seen)]
-    wanted = restore.spec.components
-    return [RestoredStatus(name=name) for name in copied(stack) if not wanted or name in wanted]
+    return [RestoredStatus(name=name) for name in copied(stack, restore.spec.components)]
 
 
 def repository_in(restore: StackRestore, stack: CosStack, seen: Seen) -> Repository | None:
@@ -209,11 +225,10 @@ def begin_search(restore: StackRestore, row: RestoredStatus, seen: Seen) -> Begi
         raise Waits("the stack no longer has the repository")
     template = template_of(row.name, stack, repository, seen)
     engine = engine_of(row.name, stack)
-    if not place_of(stack, repository, row.name, seen.objects):
-        raise Waits(f"waits until the volume of repository {repository.name} is there")
+    place_in(repository, row.name, stack, seen)
     order = Find(
         repository=location(repository, _path_in(restore, row.name, stack)),
-        region=repository.s3.region if repository.s3 else "",
+        region=region(repository),
         limit=_SEARCH_SECONDS,
         before=_not_after(restore, source),
         backup=source.backup,

@@ -95,12 +95,7 @@ def upkeep(stack: CosStack, component: str, place: str, path: str, seen: Seen, n
 
     Once it has failed, nothing is removed before the repository was checked, and the same part of it is read again.
     """
-    there = [
-        (backup, row)
-        for backup in sorted(seen.backups, key=age)
-        for row in backup.status.components
-        if row.name == component and row.place == place and row.path == path
-    ]
+    there = _copies_at(component, place, path, seen)
     held = {
         row.source.snapshot
         for restore in seen.restores
@@ -125,6 +120,16 @@ def upkeep(stack: CosStack, component: str, place: str, path: str, seen: Seen, n
     return Upkeep(remove, True, *_part(stack, newest))
 
 
+def _copies_at(component: str, place: str, path: str, seen: Seen) -> list[tuple[StackBackup, CopyStatus]]:
+    """The copies of a component's part of a repository, each with its backup, the oldest first."""
+    return [
+        (backup, row)
+        for backup in sorted(seen.backups, key=age)
+        for row in backup.status.components
+        if (row.name, row.place, row.path) == (component, place, path)
+    ]
+
+
 def _part(stack: CosStack, newest: CopyStatus | None) -> tuple[int, int]:
     """The part of the data that is read next, and how many there are."""
     percent = stack.spec.backup.maintenance.read_percent if stack.spec.backup else 0
@@ -136,12 +141,7 @@ def _part(stack: CosStack, newest: CopyStatus | None) -> tuple[int, int]:
 
 def last_maintained(copy: CopyStatus, seen: Seen) -> CopyStatus | None:
     """The copy that says when the part of a repository that a copy is in was last looked after; None if none does."""
-    found = (
-        row
-        for backup in seen.backups
-        for row in backup.status.components
-        if (row.name, row.place, row.path) == (copy.name, copy.place, copy.path) and row.maintained
-    )
+    found = (row for _, row in _copies_at(copy.name, copy.place, copy.path, seen) if row.maintained)
     return max(found, key=lambda row: (row.maintained or "", row.completion_time or ""), default=None)
 
 

@@ -58,6 +58,14 @@ def gone(world: World) -> list[str]:
     return sorted(item.metadata.name for item in expired(world.seen()))
 
 
+def copying(world: World, name: str) -> Tidy | None:
+    """A backup by hand whose Job is made, and what that is told to do besides."""
+    world.create(name)
+    for _ in range(2):
+        world.step()
+    return told(world.jobs["cos-redis-backup"], Tidy)
+
+
 def daily(world: World, days: int) -> None:
     for number in range(days):
         add(world, f"d{number:02}", START + timedelta(days=number, hours=3))
@@ -173,9 +181,7 @@ def test_a_copy_is_good_whatever_becomes_of_the_old_ones() -> None:
     daily(world, 2)
     world.now = START + timedelta(days=3)
     world.step()
-    world.create("now")
-    for _ in range(2):
-        world.step()
+    copying(world, "now")
     world.end(report(world.now))
     world.step()
     world.end("the repository is locked by somebody else", 1, TIDIER)
@@ -185,10 +191,7 @@ def test_a_copy_is_good_whatever_becomes_of_the_old_ones() -> None:
     assert "locked by somebody else" in row.maintenance_failure
     assert "d00" in world.backups, "it is still there, and said to be expired"
     world.step()
-    world.create("again")
-    for _ in range(2):
-        world.step()
-    order = told(world.jobs["cos-redis-backup"], Tidy)
+    order = copying(world, "again")
     assert order
     assert order.remove == ("id-d00",)
 
@@ -198,9 +201,7 @@ def test_a_stored_copy_is_good_though_its_job_is_lost(gone_by: str) -> None:
     world = kept_by({"last": 1}, schedule=YEARLY)
     daily(world, 2)
     world.step()
-    world.create("now")
-    for _ in range(2):
-        world.step()
+    copying(world, "now")
     world.end(report(world.now))
     world.step()
     if gone_by == "deletion":
@@ -278,10 +279,7 @@ def test_nothing_is_removed_from_a_repository_that_was_not_found_whole_until_it_
         "maintained": failed["completionTime"],
     }
     world.step()
-    world.create("now")
-    for _ in range(2):
-        world.step()
-    order = told(world.jobs["cos-redis-backup"], Tidy)
+    order = copying(world, "now")
     assert order
     assert order.maintain, "the check comes first, though its time has not come again"
     assert (order.part, order.parts) == (4, 20), "and of the same part: the one after the last that was whole"
@@ -314,10 +312,7 @@ def test_nothing_is_removed_while_a_restore_looks_for_its_copy(source: Manifest)
     world.spec["paused"] = True
     world.restore("r", source=source, existingData="SetAside")
     assert gone(world) == []
-    world.create("now")
-    for _ in range(2):
-        world.step()
-    assert told(world.jobs["cos-redis-backup"], Tidy) is None
+    assert copying(world, "now") is None
 
 
 def test_of_a_schedule_that_is_suspended_nothing_more_is_removed() -> None:
@@ -325,10 +320,7 @@ def test_of_a_schedule_that_is_suspended_nothing_more_is_removed() -> None:
     daily(world, 3)
     world.step()
     world.spec["backup"]["schedules"][0]["suspend"] = True
-    world.create("now")
-    for _ in range(2):
-        world.step()
-    assert told(world.jobs["cos-redis-backup"], Tidy) is None
+    assert copying(world, "now") is None
 
 
 def test_a_backup_that_is_being_removed_is_not_restored() -> None:
