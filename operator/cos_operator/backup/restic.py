@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import re
-import subprocess
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cos_controllers.backups.report import Progress
+from cos_operator.backup.program import Program, ToolError, because
 
 #: Exit codes that mean something of their own.
 NO_REPOSITORY = 10
@@ -28,24 +24,6 @@ _PROGRESS_SECONDS = 5
 OPEN_SECONDS = 120.0
 #: How long a copy waits for a person who removes old ones.
 _LOCK_WAIT = "2m"
-#: Seconds for restic to end by itself once it is told to.
-_GRACE_SECONDS = 4.0
-#: What erases a line of a terminal.
-_CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-#: Characters of what restic said that are passed on.
-_LONGEST = 800
-
-
-#: Those that run, for who has to end them.
-_RUNNING: set[subprocess.Popen[str]] = set()
-
-
-class ResticError(Exception):
-    """restic failed; the message is for a person and holds no secret. `code`: its exit code, None if it has none."""
-
-    def __init__(self, message: str, code: int | None = None) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 @dataclass(frozen=True)
@@ -70,51 +48,49 @@ class Restic:
         program: str = "restic",
     ) -> None:
         self._environment = dict(environment) | {"RESTIC_PROGRESS_FPS": str(1 / _PROGRESS_SECONDS)}
-        self._end = time.monotonic() + limit
-        self._limit = limit
+        self._program = Program(program, self._environment, limit, explained)
         self._tell = tell
-        self._program = program
 
     def open(self) -> None:
         """Make the repository if there is none, and take locks away that nobody has refreshed for half an hour.
 
-        What is locked by who lives stays so: it may be a person who removes old copies. Raises `ResticError`.
+        What is locked by who lives stays so: it may be a person who removes old copies. Raises `ToolError`.
         """
         try:
             self._call("cat", "config", "--no-lock", within=OPEN_SECONDS)
             self._call("unlock", within=OPEN_SECONDS)
-        except ResticError as error:
+        except ToolError as error:
             if error.code != NO_REPOSITORY:
                 raise
             try:
                 self._call("init", within=OPEN_SECONDS)
-            except ResticError as failed:
+            except ToolError as failed:
                 where = self._environment.get("RESTIC_REPOSITORY", "")
                 hint = f"if one was begun there and never finished, remove what is below {where}"
-                raise ResticError(f"no repository could be made: {failed}; {hint}", failed.code) from failed
+                raise ToolError(f"no repository could be made: {failed}; {hint}", failed.code) from failed
 
     def backup(self, folder: str, host: str, tags: Sequence[str]) -> Stored:
-        """Store a folder. Raises `ResticError`; then there is no snapshot."""
+        """Store a folder. Raises `ToolError`; then there is no snapshot."""
         named = [f"--tag={tag}" for tag in tags]
         found = self._call("backup", "--json", f"--retry-lock={_LOCK_WAIT}", f"--host={host}", *named, folder)
         summary = next((item for item in found if item.get("message_type") == "summary"), None)
         if not summary or not summary.get("snapshot_id"):
-            raise ResticError("restic said nothing of a snapshot")
+            raise ToolError("restic said nothing of a snapshot")
         return Stored(summary["snapshot_id"], int(summary.get("data_added_packed", 0)))
 
     def snapshots(self) -> list[dict[str, Any]]:
-        """Every snapshot of the repository. Raises `ResticError`."""
+        """Every snapshot of the repository. Raises `ToolError`."""
         return self._call("snapshots", "--json", "--no-lock", within=OPEN_SECONDS)
 
     def forget(self, snapshots: Sequence[str]) -> None:
-        """Take snapshots out of the repository; those that are not there are none. Raises `ResticError`."""
+        """Take snapshots out of the repository; those that are not there are none. Raises `ToolError`."""
         self._call("forget", f"--retry-lock={_LOCK_WAIT}", *snapshots)
         # It ends well though it cannot read one.
         if left := {item["id"] for item in self.snapshots()} & set(snapshots):
-            raise ResticError(f"{len(left)} of {len(snapshots)} copies could not be removed")
+            raise ToolError(f"{len(left)} of {len(snapshots)} copies could not be removed")
 
     def check(self, part: int, parts: int) -> None:
-        """Check the repository's structure, and one of so many parts of its data by checksums. Raises `ResticError`.
+        """Check the repository's structure, and one of so many parts of its data by checksums. Raises `ToolError`.
 
         `part` from 1 on; 0 reads none.
         """
@@ -122,83 +98,30 @@ class Restic:
         self._call("check", f"--retry-lock={_LOCK_WAIT}", *read)
 
     def prune(self) -> None:
-        """Give back the space that no snapshot needs. Raises `ResticError`."""
+        """Give back the space that no snapshot needs. Raises `ToolError`."""
         self._call("prune", f"--retry-lock={_LOCK_WAIT}")
 
     def restore(self, snapshot: str, folder: str, target: str) -> None:
-        """Bring what is below `folder` in a snapshot to the folder `target`. Raises `ResticError`.
+        """Bring what is below `folder` in a snapshot to the folder `target`. Raises `ToolError`.
 
         It takes no lock: the repository may be one that can only be read.
         """
         self._call("restore", "--json", "--no-lock", f"{snapshot}:{folder}", f"--target={target}")
 
     def _call(self, *arguments: str, within: float = math.inf) -> list[dict[str, Any]]:
-        """What restic said in JSON. Raises `ResticError`."""
-        left = min(self._end - time.monotonic(), within)
-        late_by = f"{within:g}" if left == within else f"{self._limit:g}"
-        if left <= 0:
-            raise ResticError(f"restic {arguments[0]} was not begun within {late_by} s")
-        # No cache: a pod that is new each time has nothing in it.
-        command = [self._program, "--no-cache", *arguments]
-        with subprocess.Popen(  # noqa: S603 - arguments of our own, no shell
-            command,
-            env={**os.environ, **self._environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-        ) as process:
-            _RUNNING.add(process)
-            late = threading.Event()
-            timer = threading.Timer(left, _end, (process, late))
-            timer.start()
-            said: list[str] = []
-            # Both pipes are read at once: a full one would keep restic from going on.
-            reader = threading.Thread(target=lambda: said.extend(process.stderr or ()), daemon=True)
-            reader.start()
-            try:
-                found = list(self._read(process))
-                code = process.wait()
-                reader.join(_GRACE_SECONDS)
-            finally:
-                _RUNNING.discard(process)
-                timer.cancel()
-                if process.poll() is None:
-                    process.kill()
-        if late.is_set():
-            raise ResticError(f"restic {arguments[0]} had not ended within {late_by} s{_because(said)}", code)
-        if code:
-            raise ResticError(explained(code, "".join(said)), code)
-        return found
+        """What restic said in JSON, progress told and left out. Raises `ToolError`."""
+        found = []
 
-    def _read(self, process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
-        """What is said in JSON, progress told and left out."""
-        for line in process.stdout or ():
+        def hear(line: str) -> None:
             for item in _parsed(line):
                 if item.get("message_type") != "status":
-                    yield item
+                    found.append(item)
                 elif progress := progress_in(item):
                     self._tell(progress)
 
-
-def end_all() -> None:
-    """End every restic that runs, and wait for it."""
-    for process in list(_RUNNING):
-        _terminate(process)
-
-
-def _end(process: subprocess.Popen[str], late: threading.Event) -> None:
-    late.set()
-    _terminate(process)
-
-
-def _terminate(process: subprocess.Popen[str]) -> None:
-    process.terminate()
-    try:
-        process.wait(_GRACE_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
+        # No cache: a pod that is new each time has nothing in it.
+        self._program.call(["--no-cache"], *arguments, hear=hear, within=within)
+        return found
 
 
 def _parsed(line: str) -> list[dict[str, Any]]:
@@ -227,11 +150,4 @@ def explained(code: int, said: str) -> str:
         if item.get("message_type") == "exit_error":
             said = str(item.get("message") or "")
     meaning = _MEANINGS.get(code, f"restic ended with {code}")
-    return f"{meaning}{_because(said.splitlines())}"
-
-
-def _because(said: Sequence[str]) -> str:
-    """What restic said, in one printable line; its end, where the cause is."""
-    text = " ".join(_CONTROL.sub("", " ".join(said)).split())
-    printable = "".join(char if char.isascii() and char.isprintable() else "?" for char in text)
-    return f": {printable[-_LONGEST:]}" if printable else ""
+    return f"{meaning}{because(said.splitlines())}"

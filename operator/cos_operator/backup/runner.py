@@ -37,7 +37,8 @@ from cos_controllers.backups.report import (
     Tidied,
     fingerprint,
 )
-from cos_operator.backup.restic import Restic, ResticError, end_all
+from cos_operator.backup.program import ToolError, end_all
+from cos_operator.backup.restic import Restic
 
 #: What Kubernetes shows of a container that has ended.
 TERMINATION_LOG = Path("/dev/termination-log")
@@ -134,7 +135,7 @@ def _reported(work: Callable[[], str], report: Path) -> int:
     signal.signal(signal.SIGTERM, _stopped)
     try:
         text, code = work(), 0
-    except (CopyError, ResticError, OSError) as error:
+    except (CopyError, ToolError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         text, code = str(error)[:LIMIT], 1
     if text:
@@ -153,7 +154,7 @@ def _check(path: Path, sha256: str) -> None:
 
 
 def copy(order: Order, root: Path) -> Report:
-    """Store the folder. Raises `CopyError` and `ResticError`."""
+    """Store the folder. Raises `CopyError` and `ToolError`."""
     facts = _facts(root / FACTS_FILE.lstrip("/"))
     key = _secret(root / KEY_DIR.lstrip("/") / "key")
     data = root / DATA_DIR.lstrip("/")

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from cos_controllers.backups.order import Fetch, Find, Order, Tidy
 from cos_controllers.backups.report import FoundCopies, Progress, Report, fingerprint, last_progress
 from cos_operator.backup import runner
-from cos_operator.backup.restic import NO_REPOSITORY, Restic, ResticError, end_all, explained
+from cos_operator.backup.program import ToolError, end_all
+from cos_operator.backup.restic import NO_REPOSITORY, Restic, explained
 
 SUMMARY = {"message_type": "summary", "snapshot_id": "0b92c64b", "data_added_packed": 2498}
 STATUS = {
@@ -58,7 +59,7 @@ def test_one_that_was_begun_and_never_finished_is_told(tmp_path: Path) -> None:
     }
     restic = Restic({"RESTIC_REPOSITORY": "/repository/x"}, 10, program=program(tmp_path, **answers))
     with pytest.raises(
-        ResticError, match=r"already contains keys; if one was begun .* remove what is below /repo"
+        ToolError, match=r"already contains keys; if one was begun .* remove what is below /repo"
     ):
         restic.open()
 
@@ -71,9 +72,7 @@ def test_a_repository_that_is_not_there_is_made(tmp_path: Path) -> None:
 
 def test_no_repository_is_made_beside_one_that_cannot_be_opened(tmp_path: Path) -> None:
     restic = Restic({}, 10, program=program(tmp_path, cat="echo 'Fatal: wrong password' >&2; exit 12"))
-    with pytest.raises(
-        ResticError, match="written with another key than the one that is given: Fatal: wrong"
-    ):
+    with pytest.raises(ToolError, match="written with another key than the one that is given: Fatal: wrong"):
         restic.open()
     assert calls(tmp_path) == ["cat config --no-lock"]
 
@@ -89,14 +88,14 @@ def test_a_folder_is_stored_and_progress_told(tmp_path: Path) -> None:
 
 
 def test_success_without_a_snapshot_is_none(tmp_path: Path) -> None:
-    with pytest.raises(ResticError, match="said nothing of a snapshot"):
+    with pytest.raises(ToolError, match="said nothing of a snapshot"):
         Restic({}, 10, program=program(tmp_path, backup="exit 0")).backup("/d", "h", [])
 
 
 def test_a_call_that_takes_too_long_is_ended_with_what_it_said(tmp_path: Path) -> None:
     slow = "echo 'Stat: connection refused' >&2; exec sleep 60"
     began = time.monotonic()
-    with pytest.raises(ResticError, match=r"had not ended within 2 s: Stat: connection refused"):
+    with pytest.raises(ToolError, match=r"had not ended within 2 s: Stat: connection refused"):
         Restic({}, 2, program=program(tmp_path, backup=slow)).backup("/d", "h", [])
     assert time.monotonic() - began < 30
 
@@ -303,12 +302,12 @@ def test_a_restic_that_runs_is_ended_in_its_own_way(tmp_path: Path) -> None:
         f"trap 'kill $!; echo gone >{tmp_path}/ended; exit 130' TERM; echo up >{tmp_path}/up; sleep 60 & wait"
     )
     restic = Restic({}, 60, program=program(tmp_path, prune=marks))
-    failed: list[ResticError] = []
+    failed: list[ToolError] = []
 
     def prune() -> None:
         try:
             restic.prune()
-        except ResticError as error:
+        except ToolError as error:
             failed.append(error)
 
     thread = threading.Thread(target=prune)
