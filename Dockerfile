@@ -29,11 +29,12 @@ RUN pip --python /opt/build/bin/python wheel --no-index --no-deps --no-build-iso
     && python -m compileall -q --invalidation-mode unchecked-hash /opt/project/lib
 
 FROM ${BASE}
-# What carries backups into repositories. Debian's build, so that fixes come with those of the base.
+# What carries backups into repositories. Debian's builds, so that fixes come with those of the base; pgBackRest is of the
+# same suite as in images/postgres.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates restic \
+    && apt-get install -y --no-install-recommends ca-certificates pgbackrest restic \
     && apt-get dist-clean \
-    && restic version
+    && restic version && pgbackrest version
 # An entry in passwd: libraries ask for the user's name.
 RUN groupadd --gid 65532 cos-operator \
     && useradd --uid 65532 --gid 65532 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin cos-operator

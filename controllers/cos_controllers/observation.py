@@ -72,6 +72,7 @@ class Facts:
     `configuration`: what it reports of `Expectation.configuration`.
     `connections`: those of applications, against how many they may have; `storage`: bytes of its volume.
     `routes`: by route, "" if it answered, else what came instead; None if it waits for its component.
+    `archive`: "" if its log reaches its repository in time, else since when it does not.
     """
 
     serving: str | None = None
@@ -80,6 +81,7 @@ class Facts:
     connections: Usage | None = None
     storage: Usage | None = None
     routes: Mapping[str, str | None] | None = None
+    archive: str | None = None
     unknown: str = ""
 
 

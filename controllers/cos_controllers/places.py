@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from cos_controllers.api.backup import Repository
 from cos_controllers.api.stack import CosStack
 from cos_controllers.k8s import Manifest
+from cos_controllers.mounts import REPOSITORY_DIR
 from cos_controllers.names import backup_claim, child_name
 from cos_controllers.observation import Ref
 
@@ -32,3 +33,21 @@ def places_of(stack: CosStack, component: str, objects: Mapping[Ref, Manifest]) 
     """Every place at which backups of a component are kept."""
     found = (place_of(stack, item, component, objects) for item in repositories_of(stack))
     return frozenset(filter(None, found))
+
+
+def path_of(namespace: str, stack: str, component: str) -> str:
+    """Where the copies of a component are, in whatever repository."""
+    return f"{namespace}/{stack}/{component}"
+
+
+def location(repository: Repository, path: str) -> str:
+    """A place in a repository as restic is told it."""
+    if repository.s3 is None:
+        return f"{REPOSITORY_DIR}/{path}"
+    s3 = repository.s3
+    return "/".join(filter(None, (f"s3:{s3.endpoint}", s3.bucket, s3.prefix, path)))
+
+
+def region(repository: Repository) -> str:
+    """The region that requests are signed for, "" for a volume."""
+    return repository.s3.region if repository.s3 else ""

@@ -10,13 +10,13 @@ from cos_controllers.api.backup import BackupPhase, CopyStatus, StackBackup
 from cos_controllers.api.restore import RestorePhase, StackRestore
 from cos_controllers.api.stack import CosStack
 from cos_controllers.api.status import ConditionStatus, Reason
-from cos_controllers.components.registry import DUMPERS, stores
+from cos_controllers.components.registry import copied_from, stores
 from cos_controllers.hashing import digest
 from cos_controllers.k8s import Manifest
+from cos_controllers.mounts import BACKUP_KEY
 from cos_controllers.names import ANNOTATION_ESCROWED, backup_key_secret, child_name
 from cos_controllers.observation import Problem, Ref, Snapshot
 from cos_controllers.places import places_of, repositories_of
-from cos_controllers.resolve import BACKUP_KEY
 from cos_controllers.timetable import VERIFICATION, age, late, verification_of, verifications
 from cos_controllers.volumes import current_claim
 
@@ -43,6 +43,7 @@ def protection(stack: CosStack, snapshot: Snapshot, now: datetime) -> Protection
             "the StackBackups or StackRestores could not be read",
         )
     problems = [
+        *_of_logs(stack, snapshot),
         *_of_components(stack, snapshot, snapshot.backups),
         *_of_repositories(stack, snapshot, snapshot.backups),
         *_of_verification(stack, snapshot.restores),
@@ -75,11 +76,19 @@ def good_copies(
     return sorted(rows, key=lambda row: row.point_in_time or "")
 
 
+def _of_logs(stack: CosStack, snapshot: Snapshot) -> Iterator[Problem]:
+    """Components whose log is to be kept, and is kept back."""
+    for component in stores(stack.spec):
+        facts = snapshot.facts.get(component)
+        if facts and facts.archive:
+            yield Problem(Reason.ARCHIVING_FAILED, f"{component}: {facts.archive}")
+
+
 def _of_components(stack: CosStack, snapshot: Snapshot, backups: Sequence[StackBackup]) -> Iterator[Problem]:
     missing, failed = [], []
-    for component, engine in stores(stack.spec).items():
-        if engine not in DUMPERS:
-            missing.append(f"{component}: this version makes no backups of {engine}")
+    for component, why_not in copied_from(stack.spec).items():
+        if why_not:
+            missing.append(f"{component}: {why_not}")
             continue
         if not good_copies(stack, component, snapshot.objects, backups):
             missing.append(f"{component}: its volume has no good copy here: create a StackBackup")

@@ -10,17 +10,20 @@ from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
+from cos_controllers.api.backup import Repository
 from cos_controllers.api.common import Images, Storage
 from cos_controllers.api.stack import CosStack, DeletionPolicy, StoreSpec
 from cos_controllers.api.status import CosStackStatus, Reason, Verdict
 from cos_controllers.components.assemble import assemble, encoded
-from cos_controllers.components.base import Context, Engine
+from cos_controllers.components.base import Archive, Context, Engine
 from cos_controllers.components.registry import DUMPERS, ENGINES
+from cos_controllers.components.repository import of_repository
 from cos_controllers.credentials import Credentials, Login, derive_password
 from cos_controllers.halts import halt_of
 from cos_controllers.history import History, Revision, read_history, spec_of
 from cos_controllers.images import version_of
 from cos_controllers.k8s import Manifest, V1ObjectMeta, V1Secret, manifest
+from cos_controllers.mounts import BACKUP_KEY
 from cos_controllers.names import (
     admin_secret,
     backup_claim,
@@ -32,13 +35,12 @@ from cos_controllers.names import (
 from cos_controllers.observation import Problem, Ref, Snapshot, ref_of
 from cos_controllers.ownership import controller_of, is_ours, owner_reference
 from cos_controllers.parsing import in_words
+from cos_controllers.places import location, path_of, place_of, region, repositories_of
 from cos_controllers.pods import pods_of, revision_of
 from cos_controllers.volumes import asked_of_volume, current_claim, data_version, lost_volume
 from cos_controllers.wanted import Wanted, workload_ref
 
 SEED_KEY = "seed"
-#: Of a Secret: the key that encrypts backups.
-BACKUP_KEY = "key"
 #: Passwords that users bring: printable ASCII without spaces, which every engine's files and URIs can hold.
 _USABLE_PASSWORD = re.compile(r"^[!-~]{8,128}$")
 
@@ -287,10 +289,11 @@ def _resolve_one(stack: CosStack, snapshot: Snapshot, choice: _Choice, seed: str
     engine, name, spec, claim = wanted.engine, wanted.name, wanted.spec, wanted.claim
     if wanted.blocker:
         return wanted
-    credentials, storage, shortfall = None, None, None
+    credentials, storage, shortfall, archive = None, None, None, None
     backups: dict[str, Storage] = {}
     if isinstance(spec, StoreSpec):
-        backed_up = stack.spec.backup is not None
+        dumper = DUMPERS.get(engine.kind)
+        backed_up = stack.spec.backup is not None and dumper is not None and not dumper.why_not(spec)
         found = _credentials(engine, name, spec, seed, snapshot, backed_up=backed_up)
         if isinstance(found, Problem):
             return replace(wanted, blocker=found)
@@ -299,8 +302,11 @@ def _resolve_one(stack: CosStack, snapshot: Snapshot, choice: _Choice, seed: str
             return replace(wanted, blocker=lost)
         live = snapshot.objects.get(Ref("PersistentVolumeClaim", claim))
         storage, shortfall = asked_of_volume(spec.storage, claim, live)
-        backups, refused = _backup_volumes(stack, engine, name, snapshot)
+        repositories = dumper.kept_in(spec, repositories_of(stack)) if dumper else ()
+        backups, refused = _backup_volumes(repositories, name, snapshot)
         shortfall = shortfall or refused
+        if dumper and dumper.keeps_log and repositories:
+            archive = _archive(stack, wanted, repositories[0], snapshot)
     context = Context(
         name=name,
         component=wanted.component,
@@ -312,6 +318,7 @@ def _resolve_one(stack: CosStack, snapshot: Snapshot, choice: _Choice, seed: str
         credentials=credentials,
         claim=claim,
         failing=failing(stack.status),
+        archive=archive,
     )
     instance = assemble(
         engine,
@@ -334,21 +341,35 @@ def _resolve_one(stack: CosStack, snapshot: Snapshot, choice: _Choice, seed: str
 
 
 def _backup_volumes(
-    stack: CosStack, engine: Engine, name: str, snapshot: Snapshot
+    repositories: Iterable[Repository], name: str, snapshot: Snapshot
 ) -> tuple[dict[str, Storage], Problem | None]:
     """What to ask of the volumes of an instance's backups, by claim, and the first thing that cannot be had."""
     found: dict[str, Storage] = {}
     problem = None
-    if stack.spec.backup and engine.kind in DUMPERS:
-        for repository in stack.spec.backup.repositories:
-            if repository.volume:
-                claim = backup_claim(name, repository.name)
-                live = snapshot.objects.get(Ref("PersistentVolumeClaim", claim))
-                found[claim], refused = asked_of_volume(
-                    repository.volume, claim, live, f"backup.repositories[{repository.name}].volume"
-                )
-                problem = problem or refused
+    for repository in repositories:
+        if repository.volume:
+            claim = backup_claim(name, repository.name)
+            live = snapshot.objects.get(Ref("PersistentVolumeClaim", claim))
+            found[claim], refused = asked_of_volume(
+                repository.volume, claim, live, f"backup.repositories[{repository.name}].volume"
+            )
+            problem = problem or refused
     return found, problem
+
+
+def _archive(stack: CosStack, wanted: Wanted, repository: Repository, snapshot: Snapshot) -> Archive:
+    """Where the log of a component goes. A pod starts without the Secrets: it is not to fail for want of a backup."""
+    metadata = stack.metadata
+    claim = snapshot.objects.get(Ref("PersistentVolumeClaim", wanted.claim)) or {"metadata": {}}
+    volumes, mounts = of_repository(metadata.name, repository, wanted.name, optional=True)
+    return Archive(
+        repository=location(repository, path_of(metadata.namespace, metadata.name, wanted.component)),
+        region=region(repository),
+        place=place_of(stack, repository, wanted.component, snapshot.objects),
+        lineage=claim["metadata"].get("uid", ""),
+        volumes=volumes,
+        mounts=mounts,
+    )
 
 
 def _is_left_over(live: Manifest, stack: CosStack) -> bool:

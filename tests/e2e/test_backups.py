@@ -5,77 +5,43 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import socket
 import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-from harness import REGISTRY, Cluster, run_testbed, wait_for
+from backup_scene import (
+    ACCESS,
+    KEY,
+    LIMIT,
+    SECRET,
+    SPACE,
+    Bucket,
+    create,
+    ended,
+    restore,
+    s3,
+    secret,
+    secret_value,
+    status,
+)
+from harness import REGISTRY, Cluster, wait_for
 
 from conftest import OPERATOR_NAMESPACE
 from cos_testbed.images import BY_NAME
-from cos_testbed.instance import instance_from
-from cos_testbed.pki import Authority
 
-SPACE = "e2e-backups"
 #: Another stack, of every engine of which there are backups.
 WHOLE = "whole"
 KEYS = 20_000
-#: Seconds for one copy: the pod, the server's five seconds of patience with replicas, restic.
-LIMIT = 120.0
-KEY = "a key that the user has written down"
-ACCESS, SECRET = "cos-test", "cos-test-secret"  # pragma: allowlist secret
 HARDENED = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
     "readOnlyRootFilesystem": True,
 }
-
-
-class Bucket(NamedTuple):
-    """An S3 server that serves a folder, and the authority of its certificate."""
-
-    endpoint: str
-    authority: str
-    folder: Path
-
-
-@contextmanager
-def s3(folder: Path) -> Iterator[Bucket]:
-    """versitygw on the address at which pods reach this machine."""
-    program, host = run_testbed("path", "versitygw", timeout=3000), str(instance_from().host_address)
-    authority = Authority(folder / "pki", "s3-ca")
-    pair = authority.leaf("s3", "s3", hosts=[host], server=True)
-    with socket.socket() as free:
-        free.bind((host, 0))
-        port = free.getsockname()[1]
-    data = folder / "data"
-    data.mkdir()
-    command = [program, "--port", f"{host}:{port}", "--cert", str(pair.certificate), "--key", str(pair.key)]
-    command += ["--region", "us-east-1", "--health", "/healthz", "--quiet", "posix", "--nometa", str(data)]
-    secrets = {"ROOT_ACCESS_KEY": ACCESS, "ROOT_SECRET_KEY": SECRET}
-    with (folder / "s3.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=secrets)
-
-    def answers() -> bool:
-        with socket.socket() as client:
-            return client.connect_ex((host, port)) == 0
-
-    try:
-        wait_for("the S3 server listens", answers, 20)
-        yield Bucket(f"https://{host}:{port}", authority.files.certificate.read_text(), data)
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +66,7 @@ def whole(bucket: Bucket) -> dict[str, Any]:
     """The other stack."""
     made = stack(bucket)
     engines: dict[str, Any] = {"redis": {}, "elasticsearch": {}, "neo4j": {}}
+    engines["postgres"] = [{"name": "prod", "archive": {"repository": "away"}}]
     return made | {"metadata": {"name": WHOLE, "namespace": SPACE}, "spec": made["spec"] | engines}
 
 
@@ -122,64 +89,11 @@ def kept(operator: Cluster, bucket: Bucket) -> Iterator[Cluster]:
     operator.delete_namespace(SPACE)
 
 
-def secret(name: str, **values: str) -> dict[str, Any]:
-    metadata = {"name": name, "namespace": SPACE}
-    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": values}
-
-
 def redis(cluster: Cluster, *command: str, stack: str = "cos") -> str:
     """A command of the application's, in the server's own pod."""
     password = secret_value(cluster, f"{stack}-redis-app", "password")
     shell = ("exec", f"{stack}-redis-0", "-n", SPACE, "--", "env", f"REDISCLI_AUTH={password}", "redis-cli")
     return cluster.run(*shell, *command).stdout.strip()
-
-
-def secret_value(cluster: Cluster, name: str, key: str) -> str:
-    found = cluster.get("secret", name, SPACE)
-    assert found
-    return base64.b64decode(found["data"][key]).decode()
-
-
-def create(
-    cluster: Cluster, name: str, labels: dict[str, str] | None = None, stack: str = "cos", **spec: Any
-) -> None:
-    cluster.apply(
-        {
-            "apiVersion": "cos.dev/v1alpha1",
-            "kind": "StackBackup",
-            "metadata": {"name": name, "namespace": SPACE, "labels": labels or {}},
-            "spec": {"stackRef": {"name": stack}, **spec},
-        }
-    )
-
-
-def restore(cluster: Cluster, name: str, stack: str = "cos", **spec: Any) -> None:
-    cluster.apply(
-        {
-            "apiVersion": "cos.dev/v1alpha1",
-            "kind": "StackRestore",
-            "metadata": {"name": name, "namespace": SPACE},
-            "spec": {"stackRef": {"name": stack}, **spec},
-        }
-    )
-
-
-def status(cluster: Cluster, name: str, kind: str = "stackbackup") -> dict[str, Any]:
-    found = cluster.get(kind, name, SPACE)
-    return dict((found or {}).get("status") or {})
-
-
-def ended(cluster: Cluster, name: str, seconds: float = LIMIT, kind: str = "stackbackup") -> dict[str, Any]:
-    """The status of a backup or a restore once it has ended."""
-
-    def done() -> dict[str, Any] | None:
-        found = status(cluster, name, kind)
-        return found if found.get("completionTime") else None
-
-    try:
-        return wait_for(f"{kind} {name} has ended", done, seconds)
-    except AssertionError as error:
-        raise AssertionError(f"{error}: {status(cluster, name, kind)}") from error
 
 
 def healthy(cluster: Cluster) -> dict[str, Any]:
@@ -689,7 +603,7 @@ def test_a_namespace_that_is_lost_comes_back_from_git_the_bucket_and_the_key(
     last = ended(kept, "last", 2 * LIMIT)
     assert last["phase"] == "Succeeded", last
     copied = {row["name"]: row for row in last["components"]}
-    assert set(copied) == {"redis", "elasticsearch", "neo4j"}
+    assert set(copied) == {"postgres-prod", "redis", "elasticsearch", "neo4j"}
     assert last["skewSeconds"] >= 0
     kept.fresh_namespace(SPACE)
     values = {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET, "ca.crt": bucket.authority}

@@ -34,7 +34,7 @@ Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
 
 class S3(ApiModel):
-    """A bucket of a service that speaks S3. A bucket that does not exist is made, if the credentials may."""
+    """A bucket of a service that speaks S3. Make it beforehand where it is to keep anything of Postgres."""
 
     endpoint: Annotated[str, Field(max_length=270)]
     """URL of the service without a path, for example https://s3.eu-central-1.amazonaws.com."""
@@ -98,6 +98,16 @@ class Repository(ApiModel):
     )
 
 
+class Archive(ApiModel):
+    """Where the log of an instance goes while it serves, which its backups need and which leads to any moment."""
+
+    repository: Annotated[str, Field(pattern=r"^([a-z0-9]([-a-z0-9]{0,18}[a-z0-9])?)?$", max_length=20)] = ""
+    """Repository of `spec.backup.repositories` that keeps the log and the backups of this instance; the first when
+    empty. A bucket must be reached by https."""
+    timeout_seconds: Annotated[int, Field(ge=10, le=3600)] = 60
+    """Seconds after which a part of the log is sent that is not full yet: with the volume, so much is lost at most."""
+
+
 class Backup(ApiModel):
     """Where backups of the stack are kept, and what they may take."""
 
@@ -115,9 +125,10 @@ class Backup(ApiModel):
     verification: Verification | None = None
     """When the newest copies are restored for proof, and thrown away again; never when absent."""
     resources: Resources = Resources(
-        requests=ResourceList(cpu="100m", memory="128Mi"), limits=ResourceList(memory="512Mi")
+        requests=ResourceList(cpu="10m", memory="128Mi"), limits=ResourceList(memory="512Mi")
     )
-    """Compute resources of what stores and fetches; the engine's own tools have those of the engine."""
+    """Compute resources of what stores and fetches. The engine's own tools have those of the engine, and request of the
+    processor what is requested here: little, so that a copy takes what others leave."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -211,7 +222,7 @@ class CopyStatus(ApiModel):
     place: Annotated[str, Field(max_length=1024)] = ""
     """Which repository it is in, whatever the stack calls it: endpoint, bucket and prefix, or the UID of a claim."""
     snapshot: Annotated[str, Field(max_length=64)] = ""
-    """What the tool calls it: of restic, the snapshot's id."""
+    """What the tool calls it: of restic, the snapshot's id; of pgBackRest, the backup's label."""
     engine_version: Annotated[str, Field(max_length=32)] = ""
     """Version of the engine that the data is of."""
     point_in_time: Time | None = None
@@ -222,9 +233,9 @@ class CopyStatus(ApiModel):
     """What it added to the repository, compressed and encrypted."""
     entries: int | None = None
     """How many entries it holds: of Redis, keys; of Elasticsearch, documents, counted once it was made; of Neo4j, the
-    number of its last transaction."""
+    number of its last transaction; of Postgres, the position in its log (LSN) at its end."""
     sha256: Annotated[str, Field(max_length=64)] = ""
-    """Checksum of the data."""
+    """Checksum of the data; of Postgres none, since pgBackRest has one of each file."""
     key_fingerprint: Annotated[str, Field(max_length=64)] = ""
     """Names the key that encrypts it, and does not tell it: compare it with that of another copy."""
     percent: Annotated[int, Field(ge=0, le=100)] | None = None

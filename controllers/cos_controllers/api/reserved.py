@@ -12,6 +12,7 @@ POSTGRES = (
     "archive_command",
     "archive_library",
     "archive_mode",
+    "archive_timeout",
     "cluster_name",
     "config_file",
     "data_directory",

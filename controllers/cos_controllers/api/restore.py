@@ -18,6 +18,10 @@ from cos_controllers.api.status import Condition
 _TIME = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})$"
 
 
+#: To the end of the log that is kept.
+LATEST = "Latest"
+
+
 def _is_time(text: str) -> bool:
     """Whether it is a moment in RFC 3339 that Python reads too."""
     try:
@@ -87,6 +91,10 @@ class StackRestoreSpec(ApiModel):
     existing_data: ExistingData = ExistingData.REFUSE
     """`SetAside`: the component's volume is exchanged for the restored one, and kept. What was written since the copy
     is on it alone. `Refuse`: a component that has run on its volume is left as it is."""
+    point_in_time: Annotated[str, Field(max_length=35)] = ""
+    """Of components whose log is kept (Postgres with `archive`): the moment to bring them to, for example
+    2026-11-27T14:00:00Z (RFC 3339), by their log from the newest copy before it on, or from the copy of `backup`.
+    `Latest`: as far as the log goes. The moment of the copy when empty."""
     starting_deadline_seconds: Annotated[int, Field(ge=30, le=86400)] = 900
     """Seconds from creation until the restore of each component must have begun."""
     active_deadline_seconds: Annotated[int, Field(ge=60, le=604800)] = 3600
@@ -97,6 +105,13 @@ class StackRestoreSpec(ApiModel):
             cel="(has(self.backup) && self.backup != '') != has(self.source)",
             message="a restore needs exactly one of backup or source: set one and remove the other",
             holds=lambda self: bool(self.backup) != (self.source is not None),
+        ),
+        Rule(
+            cel="!has(self.pointInTime) || self.pointInTime == '' || self.pointInTime == 'Latest' || "
+            f"(self.pointInTime.matches('{_TIME}') && timestamp(self.pointInTime) > timestamp(0))",
+            message="pointInTime must be a moment, for example 2026-11-27T14:00:00Z, or Latest",
+            holds=lambda self: self.point_in_time in {"", LATEST} or _is_time(self.point_in_time),
+            field_path=".pointInTime",
         ),
         Rule(
             cel="self == oldSelf",
@@ -147,7 +162,7 @@ class RestoredStatus(ApiModel):
     """The moment of which the data is (RFC 3339)."""
     entries: int | None = None
     """How many entries the engine found on the new volume: of Redis, keys; of Elasticsearch, documents; of Neo4j, the
-    number of the last transaction."""
+    number of the last transaction; of Postgres, the position in its log (LSN)."""
     percent: Annotated[int, Field(ge=0, le=100)] | None = None
     """How much of the copy has been fetched, while it runs."""
 

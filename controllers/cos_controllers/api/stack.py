@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from cos_controllers.api import reserved
-from cos_controllers.api.backup import Backup
+from cos_controllers.api.backup import Archive, Backup, Repository
 from cos_controllers.api.common import (
     IMAGE_FORM,
     MAX_STACK_NAME,
@@ -140,6 +140,9 @@ class PostgresSpec(StoreSpec):
     """Compute resources; `shared_buffers` derives from the memory limit."""
     parameters: Parameters = {}
     """Settings for postgresql.conf, for example `max_connections: "100"`."""
+    archive: Archive | None = None
+    """Keep its log elsewhere too, so that there are backups of it; `archive: {}` in the first repository. Its image
+    needs pgBackRest."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         *EngineSpec.rules,
@@ -154,6 +157,13 @@ class PostgresSpec(StoreSpec):
             holds=lambda self: _matches(
                 r"^([2-9][0-9]|[1-9][0-9]{2,5})$", self.parameters.get("max_connections", "100")
             ),
+            field_path=".parameters",
+        ),
+        Rule(
+            cel="!has(self.archive) || !has(self.parameters) || !('wal_level' in self.parameters) || "
+            "self.parameters['wal_level'] != 'minimal'",
+            message="parameters.wal_level must not be minimal with archive: remove one of them",
+            holds=lambda self: self.archive is None or self.parameters.get("wal_level") != "minimal",
             field_path=".parameters",
         ),
         Rule(
@@ -364,6 +374,20 @@ class Rollback(ApiModel):
     false): the change stays, and is tried again if it was taken back."""
 
 
+_ARCHIVED_IN = (
+    "(!has(p.archive.repository) || p.archive.repository == '' || "
+    "self.spec.backup.repositories.exists(r, r.name == p.archive.repository))"
+)
+
+
+def _archive_of(spec: CosStackSpec, instance: PostgresSpec) -> Repository | None:
+    """The repository that an instance's log goes to; None if there is none."""
+    if instance.archive is None or spec.backup is None:
+        return None
+    name = instance.archive.repository
+    return next((item for item in spec.backup.repositories if not name or item.name == name), None)
+
+
 class CosStackSpec(ApiModel):
     """The wanted state of a stack. Every component is optional; at least one is named."""
 
@@ -451,5 +475,28 @@ class CosStack(ApiModel):
                 len(self.metadata.name) + len(item.name) <= MAX_NAME_WITH_POSTGRES
                 for item in self.spec.postgres
             ),
+        ),
+        Rule(
+            cel=f"self.spec.postgres.all(p, !has(p.archive) || (has(self.spec.backup) && {_ARCHIVED_IN}))",
+            message="archive needs a repository of spec.backup: add spec.backup, or correct archive.repository",
+            holds=lambda self: all(
+                _archive_of(self.spec, item) for item in self.spec.postgres if item.archive
+            ),
+            field_path=".spec.postgres",
+        ),
+        Rule(
+            cel="!has(self.spec.backup) || self.spec.postgres.all(p, !has(p.archive) || "
+            "self.spec.backup.repositories.all(r, !has(r.s3) || r.s3.endpoint.startsWith('https://') || "
+            "r.name != (has(p.archive.repository) && p.archive.repository != '' ? p.archive.repository : "
+            "self.spec.backup.repositories[0].name)))",
+            message="archive needs a repository that is reached by https: pgBackRest speaks no plain http",
+            holds=lambda self: (
+                not any(
+                    found.s3 and not found.s3.endpoint.startswith("https://")
+                    for item in self.spec.postgres
+                    if (found := _archive_of(self.spec, item))
+                )
+            ),
+            field_path=".spec.postgres",
         ),
     )

@@ -161,6 +161,9 @@ class Reason(StrEnum):
     """A component has no good copy, or is of an engine of which there are none: the message says which."""
     BACKUP_FAILED = "BackupFailed"
     """The newest copy of a component failed: the message says why."""
+    ARCHIVING_FAILED = "ArchivingFailed"
+    """The log of a component has not reached its repository for five minutes: the message says what is kept back. It
+    fills the volume, and nothing after that moment can be restored."""
     BACKUP_LATE = "BackupLate"
     """Two times of a schedule, or of the verification, have passed since its newest that succeeded: the message says
     which."""

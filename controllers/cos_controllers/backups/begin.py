@@ -8,21 +8,22 @@ from typing import NamedTuple
 
 from cos_controllers.api.backup import Backup, CopyStatus, Repository, StackBackup
 from cos_controllers.api.stack import CosStack
-from cos_controllers.backups.job import job_of_copy, key_secret, location, path_of, region
-from cos_controllers.backups.order import S3_KEYS, Order, Tidy
+from cos_controllers.backups.job import job_of_copy, tool_of
+from cos_controllers.backups.order import Order, Tidy
 from cos_controllers.backups.retention import Upkeep, upkeep
 from cos_controllers.backups.seen import Seen, holder, pods_left, pods_on, repository_of
 from cos_controllers.components.base import Engine
-from cos_controllers.components.registry import DUMPERS, ENGINES, stores
+from cos_controllers.components.registry import DUMPERS, ENGINES, copied_from, dumper_of, stores
+from cos_controllers.components.repository import key_secret
 from cos_controllers.conditions import previous_row
 from cos_controllers.halts import halted_by, halting
 from cos_controllers.jobs import NO_IMAGE
 from cos_controllers.k8s import Manifest
+from cos_controllers.mounts import BACKUP_KEY, S3_KEYS
 from cos_controllers.names import backup_job, child_name
 from cos_controllers.observation import Ref
-from cos_controllers.places import place_of
+from cos_controllers.places import location, path_of, place_of, region, repositories_of
 from cos_controllers.pods import claim_of, is_pod_ready
-from cos_controllers.resolve import BACKUP_KEY
 from cos_controllers.timetable import is_over
 
 #: Characters of a key that is worth the name.
@@ -80,8 +81,8 @@ def obstacle_to(backup: StackBackup, seen: Seen) -> Obstacle | None:
 
 def copied(stack: CosStack, wanted: Collection[str] = ()) -> list[str]:
     """The components of which there are copies; of those that are `wanted`, if any are named."""
-    known = stores(stack.spec).items()
-    return [name for name, engine in known if engine in DUMPERS and (not wanted or name in wanted)]
+    known = copied_from(stack.spec).items()
+    return [name for name, why_not in known if not why_not and (not wanted or name in wanted)]
 
 
 def chosen(backup: StackBackup, stack: CosStack) -> list[str]:
@@ -91,8 +92,8 @@ def chosen(backup: StackBackup, stack: CosStack) -> list[str]:
 
 def needs_halt(component: str, seen: Seen) -> bool:
     """Whether a component must be stopped while it is read."""
-    engine = stores(seen.stack.spec).get(component, "") if seen.stack else ""
-    return engine in DUMPERS and DUMPERS[engine].offline
+    dumper = dumper_of(component, seen.stack.spec) if seen.stack else None
+    return dumper is not None and dumper.offline
 
 
 def beginning(backup: StackBackup, row: CopyStatus, seen: Seen, now: datetime) -> Begin | str:
@@ -112,11 +113,31 @@ def _mistake(backup: StackBackup, stack: CosStack) -> str:
     known = stores(stack.spec)
     if unknown := sorted(set(backup.spec.components) - set(known)):
         return f"spec.components: the stack has no data of {', '.join(unknown)}; it has {', '.join(known)}"
-    if without := sorted(name for name in backup.spec.components if known[name] not in DUMPERS):
-        return f"spec.components: this version makes no backups of {', '.join(without)}"
+    reasons = copied_from(stack.spec)
+    if without := [f"{name}: {reasons[name]}" for name in backup.spec.components if reasons[name]]:
+        return f"spec.components: there are no copies of {'; '.join(without)}"
     if not chosen(backup, stack):
-        return "the stack has no component that this version makes backups of"
+        told = "; ".join(f"{name}: {why}" for name, why in reasons.items())
+        return f"the stack has no component of which there are copies{': ' if told else ''}{told}"
+    if elsewhere := _kept_elsewhere(backup, stack):
+        return elsewhere
     return "" if backup.spec.allow_downtime else _unallowed(backup, stack)
+
+
+def _kept_elsewhere(backup: StackBackup, stack: CosStack) -> str:
+    """The components of which no copy can be in the repository that is asked for."""
+    asked = repository_of(backup.spec.repository, stack)
+    for name in chosen(backup, stack):
+        engine = engine_of(name, stack)
+        found = DUMPERS[engine.kind].kept_in(engine.instances(stack.spec)[name], repositories_of(stack))
+        if asked and asked not in found:
+            kept = ", ".join(item.name for item in found) or "none"
+            others = ", ".join(item for item in chosen(backup, stack) if item != name)
+            return (
+                f"copies of {name} are kept where its log goes, in {kept}, not in {asked.name}: write that "
+                f"repository{', or name the components without it: ' + others if others else ''}"
+            )
+    return ""
 
 
 def _unallowed(backup: StackBackup, stack: CosStack) -> str:
@@ -152,7 +173,11 @@ def _job(backup: StackBackup, row: CopyStatus, stack: CosStack, seen: Seen, now:
     place = place_in(repository, component, stack, seen)
     lineage, limit = claim["metadata"]["uid"], backup.spec.active_deadline_seconds
     path = path_of(stack.metadata.namespace, stack.metadata.name, component)
+    host = f"{instance}.{stack.metadata.namespace}.svc"
+    dumper = DUMPERS[engine.kind]
+    dump = dumper.dump(host, engine.instances(stack.spec)[component], limit)
     order = Order(
+        tool=tool_of(dumper),
         namespace=stack.metadata.namespace,
         stack=stack.metadata.name,
         component=component,
@@ -164,10 +189,9 @@ def _job(backup: StackBackup, row: CopyStatus, stack: CosStack, seen: Seen, now:
         path=path,
         region=region(repository),
         limit=limit,
+        host=host if dump.folder else "",
+        folder=f"{dump.source}/{dump.folder}" if dump.folder else "",
     )
-    host = f"{instance}.{stack.metadata.namespace}.svc"
-    dumper = DUMPERS[engine.kind]
-    dump = dumper.dump(host, engine.instances(stack.spec)[component], limit)
     return job_of_copy(
         stack,
         backup,
@@ -218,6 +242,7 @@ def _tidy(order: Order, spec: Backup, due: Upkeep) -> Tidy | None:
     if due == Upkeep():
         return None
     return Tidy(
+        tool=order.tool,
         repository=order.repository,
         region=order.region,
         limit=spec.maintenance.active_deadline_seconds,
@@ -260,7 +285,7 @@ def switching(component: str, seen: Seen) -> str:
 def engine_of(component: str, stack: CosStack) -> Engine:
     """The engine of a component. Raises `Waits` if the stack does not have it any more."""
     for engine in ENGINES:
-        if engine.kind in DUMPERS and component in engine.instances(stack.spec):
+        if component in engine.instances(stack.spec) and dumper_of(component, stack.spec):
             return engine
     raise Waits("the stack no longer has the component")
 
@@ -271,7 +296,7 @@ def _missing(repository: Repository, stack: CosStack, seen: Seen) -> str:
 
 
 def _missing_key(repository: Repository, stack: CosStack, seen: Seen) -> str:
-    name = key_secret(stack, repository)
+    name = key_secret(stack.metadata.name, repository)
     held = seen.secrets.get(name)
     if held is None and repository.encryption_key_secret_ref is None:
         return f"waits for Secret {name} with the generated key"

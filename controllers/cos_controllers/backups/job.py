@@ -1,4 +1,4 @@
-"""The Jobs that work on the data of one component: the engine's own tools write and load it, restic keeps it."""
+"""The Jobs that work on the data of one component: the engine's own tools, and restic or pgBackRest."""
 
 from __future__ import annotations
 
@@ -14,53 +14,45 @@ from cos_controllers.api.quantity import MI
 from cos_controllers.api.restore import StackRestore
 from cos_controllers.api.stack import CosStack, EngineSpec
 from cos_controllers.backups.order import (
-    AUTHORITY,
-    CREDENTIALS_DIR,
     DATA_DIR,
     FACTS_FILE,
-    KEY_DIR,
-    REPOSITORY_DIR,
-    S3_KEYS,
-    TARGET_DIR,
+    LOGIN_DIR,
     VARIABLES,
     WORK_DIR,
     Fetch,
     Find,
     Order,
     Tidy,
+    Tool,
 )
-from cos_controllers.components.base import Dump, Dumper
+from cos_controllers.components.base import Copied, Dump, Dumper
 from cos_controllers.components.parts import env, mount, requirements, scratch
+from cos_controllers.components.repository import SECRET_MODE, of_repository
 from cos_controllers.jobs import OPERATOR_UID, Work, job_of_work
 from cos_controllers.k8s import (
     Manifest,
     V1Container,
     V1EphemeralVolumeSource,
-    V1KeyToPath,
     V1PersistentVolumeClaimSpec,
     V1PersistentVolumeClaimTemplate,
     V1PersistentVolumeClaimVolumeSource,
-    V1ProjectedVolumeSource,
     V1ResourceRequirements,
-    V1SecretProjection,
     V1SecretVolumeSource,
     V1SecurityContext,
     V1Volume,
     V1VolumeMount,
-    V1VolumeProjection,
     V1VolumeResourceRequirements,
 )
+from cos_controllers.mounts import TARGET_DIR
 from cos_controllers.names import (
-    backup_claim,
     backup_job,
-    backup_key_secret,
     backup_labels,
     backup_secret,
     child_name,
     selector_labels,
 )
+from cos_controllers.places import location, region
 from cos_controllers.pods import claim_of
-from cos_controllers.resolve import BACKUP_KEY
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -72,39 +64,12 @@ TIDIER = "tidy"
 FINDER = "find"
 LOAD = "load"
 FETCHER = "fetch"
-_LOGIN_DIR = "/login"
 #: What restic holds on its way: packs of 16 MiB, a few at a time.
 _SCRATCH = "512Mi"
-#: Readable by the group that owns the pod's volumes, and by nobody else.
-_MODE = 0o440
 _SHARED = (
     mount("work", WORK_DIR, read_only=False),
     mount("tmp", "/tmp", read_only=False),  # noqa: S108 - of the container
 )
-
-
-def key_secret(stack: CosStack, repository: Repository) -> str:
-    """Name of the Secret whose key `key` encrypts a repository."""
-    reference = repository.encryption_key_secret_ref
-    return reference.name if reference else backup_key_secret(stack.metadata.name)
-
-
-def path_of(namespace: str, stack: str, component: str) -> str:
-    """Where the copies of a component are, in whatever repository."""
-    return f"{namespace}/{stack}/{component}"
-
-
-def location(repository: Repository, path: str) -> str:
-    """A place in a repository as restic is told it."""
-    if repository.s3 is None:
-        return f"{REPOSITORY_DIR}/{path}"
-    s3 = repository.s3
-    return "/".join(filter(None, (f"s3:{s3.endpoint}", s3.bucket, s3.prefix, path)))
-
-
-def region(repository: Repository) -> str:
-    """The region that requests are signed for, "" for a volume."""
-    return repository.s3.region if repository.s3 else ""
 
 
 def job_of_copy(
@@ -121,26 +86,23 @@ def job_of_copy(
 ) -> Manifest:
     """The Job that copies, and then tidies up. `template`: of the engine's pod; `image`: the operator's own."""
     instance = child_name(stack.metadata.name, order.component)
-    engine = _of_engine(dump.container, stack, template).model_copy(
-        update={
-            "env": [
-                *(dump.container.env or ()),
-                *env(DATA=DATA_DIR, FACTS=FACTS_FILE),
-                *(() if dumper.offline else env(LOGIN=_LOGIN_DIR)),
-            ],
-            "volume_mounts": [
-                *_SHARED,
-                *(() if dumper.offline else (mount("login", _LOGIN_DIR),)),
-                *([mount("source", dump.source, read_only=not dumper.offline)] if dump.source else []),
-            ],
-        }
-    )
-    volumes, mounts = _of_repository(stack, repository, instance)
-    steps = [_of_operator(STORE, "backup", image, stack, order, mounts)]
+    volumes, mounts = of_repository(stack.metadata.name, repository, instance)
+    given = [
+        *(() if dumper.offline else (mount("login", LOGIN_DIR),)),
+        *([mount("source", dump.source, read_only=not dumper.offline)] if dump.source else []),
+    ]
+    uid, steps = _uid_with(dumper), []
+    if dump.container:
+        known = [*(dump.container.env or ()), *env(DATA=DATA_DIR, FACTS=FACTS_FILE)]
+        known += [] if dumper.offline else env(LOGIN=LOGIN_DIR)
+        update = {"env": known, "volume_mounts": [*_SHARED, *given]}
+        steps.append(_of_engine(dump.container, stack, template).model_copy(update=update))
+        given = []
+    steps.append(_of_operator(STORE, "backup", image, stack, order, [*mounts, *given], uid))
     if tidy:
         # Apart, so that whatever becomes of it the copy is stored.
-        steps.append(_of_operator(TIDIER, "tidy", image, stack, tidy, mounts))
-    login = V1SecretVolumeSource(secret_name=backup_secret(instance), default_mode=_MODE)
+        steps.append(_of_operator(TIDIER, "tidy", image, stack, tidy, mounts, uid))
+    login = V1SecretVolumeSource(secret_name=backup_secret(instance), default_mode=SECRET_MODE)
     job = job_of_work(
         stack,
         Work(
@@ -154,7 +116,7 @@ def job_of_copy(
             # Each of them ends by itself within it.
             limit=2 * order.limit + (tidy.limit if tidy else 0),
             containers=(steps[-1],),
-            init_containers=(engine, *steps[:-1]),
+            init_containers=tuple(steps[:-1]),
             volumes=(
                 *_scratches(dump.size),
                 *(() if dumper.offline else (V1Volume(name="login", secret=login),)),
@@ -185,24 +147,40 @@ def job_of_restore(
     `template` and `image` as for `job_of_copy`.
     """
     instance, limit = child_name(stack.metadata.name, copy.name), restore.spec.active_deadline_seconds
-    volumes, mounts = _of_repository(stack, repository, instance)
+    volumes, mounts = of_repository(stack.metadata.name, repository, instance)
+    from_, of = location(repository, copy.path), region(repository)
+    folder = dumper.dump("", spec, limit).folder
     order = Fetch(
-        repository=location(repository, copy.path),
-        region=region(repository),
+        tool=tool_of(dumper),
+        repository=from_,
+        region=of,
         snapshot=copy.snapshot,
         sha256=copy.sha256,
         limit=limit,
+        lineage=copy.lineage,
+        folder=f"{TARGET_DIR}/{folder}" if folder else "",
     )
-    fetch = _of_operator(FETCHER, "restore", image, stack, order, mounts)
-    container = dumper.load(instance, spec, copy.entries or 0, copy.sha256, limit)
+    target = mount("target", TARGET_DIR, read_only=False)
+    fetched_to = [*mounts, target] if folder else mounts
+    fetch = _of_operator(FETCHER, "restore", image, stack, order, fetched_to, _uid_with(dumper))
+    known = Copied(
+        entries=copy.entries or 0,
+        sha256=copy.sha256,
+        lineage=copy.lineage,
+        repository=from_,
+        region=of,
+        until=restore.spec.point_in_time,
+    )
+    container = dumper.load(instance, spec, known, limit)
     load = _of_engine(container, stack, template).model_copy(
         update={
             "env": [*(container.env or ()), *env(DATA=DATA_DIR, TARGET=TARGET_DIR)],
-            "volume_mounts": [*_SHARED, mount("target", TARGET_DIR, read_only=False)],
+            # Its log is fetched as it is needed.
+            "volume_mounts": [*_SHARED, target, *(mounts if dumper.keeps_log else ())],
         }
     )
     # As large as the copy, and its manifest.
-    size = f"{(copy.bytes or 0) // MI + 2}Mi"
+    size = _SCRATCH if folder else f"{(copy.bytes or 0) // MI + 2}Mi"
     job = job_of_work(
         stack,
         Work(
@@ -255,7 +233,7 @@ def job_of_search(
 ) -> Manifest:
     """The Job that says which copies of a component a repository has. `template` and `image` as for `job_of_copy`."""
     instance = child_name(stack.metadata.name, component)
-    volumes, mounts = _of_repository(stack, repository, instance)
+    volumes, mounts = of_repository(stack.metadata.name, repository, instance)
     metadata = restore.metadata
     job = job_of_work(
         stack,
@@ -266,11 +244,21 @@ def job_of_search(
             # As in a copy.
             group=dumper.uid,
             limit=find.limit,
-            containers=(_of_operator(FINDER, "find", image, stack, find, mounts),),
+            containers=(_of_operator(FINDER, "find", image, stack, find, mounts, _uid_with(dumper)),),
             volumes=(*_scratches(_SCRATCH), *volumes),
         ),
     )
     return _placed(job, template)
+
+
+def tool_of(dumper: Dumper) -> Tool:
+    """What keeps the copies of an engine."""
+    return Tool.PGBACKREST if dumper.keeps_log else Tool.RESTIC
+
+
+def _uid_with(dumper: Dumper) -> int:
+    """Who works with a repository: where the engine writes to it too, and its data is read as it lies, the engine."""
+    return dumper.uid if dumper.keeps_log else OPERATOR_UID
 
 
 def is_search(job: Manifest) -> bool:
@@ -324,13 +312,17 @@ def _source(template: Manifest, *, read_only: bool) -> tuple[V1Volume]:
 
 
 def _of_engine(container: V1Container, stack: CosStack, template: Manifest) -> V1Container:
+    # Its tools need what the engine may, if they hold its values or run the engine itself. Of the processor they get
+    # what others leave, by their request: that is what shares go by where there is not enough.
+    engine = V1ResourceRequirements(**template["spec"]["containers"][0].get("resources") or {})
+    found = container.resources or engine
+    cpu = _resources(stack).requests.cpu
+    requests = {**(found.requests or {}), **({"cpu": cpu} if cpu else {})}
     return container.model_copy(
         update={
             "image": template["spec"]["containers"][0]["image"],
             "image_pull_policy": stack.spec.images.pull_policy.value,
-            # Its tools need what the engine may, if they hold its values or run the engine itself.
-            "resources": container.resources
-            or V1ResourceRequirements(**template["spec"]["containers"][0].get("resources") or {}),
+            "resources": V1ResourceRequirements(requests=requests or None, limits=found.limits),
         }
     )
 
@@ -342,6 +334,7 @@ def _of_operator(
     stack: CosStack,
     order: BaseModel,
     mounts: Sequence[V1VolumeMount],
+    uid: int,
 ) -> V1Container:
     """A container that carries out an order with a repository."""
     return V1Container(
@@ -353,40 +346,10 @@ def _of_operator(
         volume_mounts=[*_SHARED, *mounts],
         resources=requirements(_resources(stack)),
         # Whoever the pod is otherwise: what it has written into a repository is its own.
-        security_context=V1SecurityContext(run_as_user=OPERATOR_UID),
+        security_context=V1SecurityContext(run_as_user=uid),
     )
 
 
 def _scratches(size: str) -> tuple[V1Volume, V1Volume]:
     """What the two containers share: the data on its way, and room for what they need besides."""
     return scratch("work", size), scratch("tmp", _SCRATCH)
-
-
-def _of_repository(
-    stack: CosStack, repository: Repository, instance: str
-) -> tuple[tuple[V1Volume, ...], tuple[V1VolumeMount, ...]]:
-    """What a pod needs to reach a repository and to read it."""
-    secret = V1SecretVolumeSource(
-        secret_name=key_secret(stack, repository),
-        items=[V1KeyToPath(key=BACKUP_KEY, path=BACKUP_KEY)],
-        default_mode=_MODE,
-    )
-    key, at = V1Volume(name="key", secret=secret), mount("key", KEY_DIR)
-    if repository.s3 is None:
-        claim = V1PersistentVolumeClaimVolumeSource(claim_name=backup_claim(instance, repository.name))
-        volume = V1Volume(name="repository", persistent_volume_claim=claim)
-        return (key, volume), (at, mount("repository", REPOSITORY_DIR, read_only=False))
-    held = V1ProjectedVolumeSource(
-        default_mode=_MODE,
-        sources=[
-            _keys_of(repository.s3.credentials_secret_ref.name, *S3_KEYS),
-            _keys_of(repository.s3.credentials_secret_ref.name, AUTHORITY, optional=True),
-        ],
-    )
-    return (key, V1Volume(name="credentials", projected=held)), (at, mount("credentials", CREDENTIALS_DIR))
-
-
-def _keys_of(secret: str, *keys: str, optional: bool = False) -> V1VolumeProjection:
-    """These keys of a Secret as files, and no others."""
-    items = [V1KeyToPath(key=key, path=key) for key in keys]
-    return V1VolumeProjection(secret=V1SecretProjection(name=secret, items=items, optional=optional))

@@ -14,7 +14,7 @@ from cos_controllers.backups.begin import Begin, beginning, chosen, late, needs_
 from cos_controllers.backups.job import DUMP, STORE, TIDIER, told
 from cos_controllers.backups.order import Order, Tidy
 from cos_controllers.backups.outcome import outcome_of
-from cos_controllers.backups.report import Report, of_facts
+from cos_controllers.backups.report import Report, Tidied, of_facts
 from cos_controllers.backups.retention import last_maintained
 from cos_controllers.backups.seen import Seen, job_of, repository_of
 from cos_controllers.conditions import completion, timestamp
@@ -188,11 +188,21 @@ def _tidied(row: CopyStatus, job: Manifest | None, seen: Seen, now: datetime) ->
     if not found.report:
         what = "its repository is looked after" if order.maintain else "older ones are removed"
         return _Found(row.model_copy(update={"message": f"copied; {what}"}))
-    update["removed"] = len(order.remove)
+    kept = _kept(found.report)
+    removed = tuple(snapshot for snapshot in order.remove if snapshot not in kept)
+    update["removed"] = len(removed)
     if order.maintain:
         update["maintained"] = timestamp(now)
         update["read_part"] = order.part or update["read_part"]
-    return _Found(row.model_copy(update=update), removed=order.remove)
+    return _Found(row.model_copy(update=update), removed=removed)
+
+
+def _kept(report: str) -> tuple[str, ...]:
+    """The copies that others still need."""
+    try:
+        return Tidied.model_validate_json(report).kept
+    except ValidationError:
+        return ()
 
 
 def _failed(row: CopyStatus, message: str, now: datetime) -> CopyStatus:

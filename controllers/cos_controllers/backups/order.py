@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
-#: Where the Job's volumes are mounted: what is copied on its way, the encryption key (file `key`), the keys of the
-#: credentials of S3 as files, and a repository that is a volume.
+#: What is copied, on its way.
 WORK_DIR = "/work"
-KEY_DIR = "/key"
-CREDENTIALS_DIR = "/credentials"
-REPOSITORY_DIR = "/repository"
 
-#: In the Secret of a bucket, as restic, the AWS tools and most other operators name them; and the certificate of an
-#: authority of one's own, if there is one.
-S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-AUTHORITY = "ca.crt"
-
-#: The volume that a restore fills.
-TARGET_DIR = "/target"
+#: The credentials by which a tool that reads a running engine logs in, in the files `username` and `password`.
+LOGIN_DIR = "/login"
 
 #: What the engine's container leaves: a folder of data, and the file that says what there is to know of it.
 DATA_DIR = f"{WORK_DIR}/data"
 FACTS_FILE = f"{WORK_DIR}/facts.json"
+
+
+class Tool(StrEnum):
+    """What keeps copies."""
+
+    RESTIC = "restic"
+    """A folder that the engine's own tools have written, as a snapshot."""
+    PGBACKREST = "pgbackrest"
+    """Postgres' data as it lies on the volume, and its log."""
 
 
 class _Work(BaseModel):
@@ -31,20 +32,26 @@ class _Work(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    tool: Tool = Tool.RESTIC
     repository: str
     region: str = ""
     limit: int
 
 
 class Fetch(_Work):
-    """Bring a copy from a repository to `DATA_DIR`. `sha256`: what its manifest must say."""
+    """Bring a copy from a repository to `DATA_DIR`, or to the `folder` in which the engine finds it.
+
+    `sha256`: what its manifest must say, "" if it has none. `lineage`: see `Order`.
+    """
 
     snapshot: str
     sha256: str
+    lineage: str = ""
+    folder: str = ""
 
 
 class Order(_Work):
-    """Copy `DATA_DIR` into a repository.
+    """Copy `DATA_DIR` into a repository, or the `folder` of data of the engine that serves at `host`.
 
     `lineage`: UID of the volume that the data is of. `place`: what tells the repository from any other; `path`: the
     part of it that belongs to this component.
@@ -58,6 +65,8 @@ class Order(_Work):
     backup: str
     place: str
     path: str
+    host: str = ""
+    folder: str = ""
 
 
 class Tidy(_Work):

@@ -26,15 +26,15 @@ class Facts(_Model):
     """What the engine's container found of the data that it copied.
 
     `moment`: of which the data is, in seconds since 1970. `version`: of the engine. `entries`: of Redis, keys; of
-    Elasticsearch, documents; of Neo4j, the number of the last transaction. `bytes` and `sha256` are of the file or of
-    the folder, as the engine's dump says.
+    Elasticsearch, documents; of Neo4j, the number of the last transaction; of Postgres, the position in its log (LSN).
+    `bytes` and `sha256` are of the file or of the folder, as the engine's dump says; "" without such a checksum.
     """
 
     entries: Annotated[int, Field(ge=0, lt=2**63)]
     moment: Annotated[int, Field(gt=0, lt=_YEAR_2100)]
     version: Annotated[str, Field(min_length=1, max_length=32)]
     bytes: Annotated[int, Field(ge=0, lt=2**63)]
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")]
 
 
 class Report(_Model):
@@ -47,9 +47,13 @@ class Report(_Model):
 
 
 class Tidied(_Model):
-    """A repository that was looked after. `checked`: it was found whole, and space was given back."""
+    """A repository that was looked after. `checked`: it was found whole, and space was given back.
+
+    `kept`: copies that could not be removed yet, since others need them.
+    """
 
     checked: bool
+    kept: tuple[str, ...] = ()
 
 
 class FoundCopy(_Model):
@@ -69,9 +73,13 @@ class FoundCopies(_Model):
 
 
 class Loaded(_Model):
-    """What the engine found on the volume that it was started on. `entries`: see `Facts`."""
+    """What the engine found on the volume that it was started on. `entries`: see `Facts`.
+
+    `moment`: of the last change that its log told of, in seconds since 1970; 0 if it told of none.
+    """
 
     entries: Annotated[int, Field(ge=0, lt=2**63)]
+    moment: Annotated[int, Field(ge=0, lt=_YEAR_2100)] = 0
 
 
 class Progress(_Model):
@@ -94,11 +102,16 @@ class Progress(_Model):
         return max(round(self.seconds * (self.total - self.done) / self.done), 0)
 
 
+def of_moment(seconds: int) -> str:
+    """Seconds since 1970 as the API writes a moment."""
+    return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def of_facts(facts: Facts) -> dict[str, Any]:
     """The facts by the names that they have in the status of a copy."""
     return {
         "engine_version": facts.version,
-        "point_in_time": datetime.fromtimestamp(facts.moment, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "point_in_time": of_moment(facts.moment),
         "bytes": facts.bytes,
         "entries": facts.entries,
         "sha256": facts.sha256,

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from cos_controllers.api.backup import BackupPhase, CopyStatus, Repository, StackBackup
 from cos_controllers.api.restore import (
+    LATEST,
     ExistingData,
     Into,
     RestoredStatus,
@@ -28,24 +29,16 @@ from cos_controllers.backups.begin import (
     template_of,
 )
 from cos_controllers.backups.candidates import candidate, candidate_of, claim_ref
-from cos_controllers.backups.job import (
-    job_of_restore,
-    job_of_search,
-    kept,
-    location,
-    path_of,
-    region,
-    thrown_away,
-)
+from cos_controllers.backups.job import job_of_restore, job_of_search, kept, thrown_away, tool_of
 from cos_controllers.backups.order import Find
 from cos_controllers.backups.report import FoundCopy, of_facts
 from cos_controllers.backups.seen import Seen, repository_of
-from cos_controllers.components.registry import DUMPERS
+from cos_controllers.components.registry import DUMPERS, dumper_of
 from cos_controllers.conditions import previous_row
 from cos_controllers.jobs import NO_IMAGE
 from cos_controllers.names import child_name, claim_name
 from cos_controllers.observation import Ref
-from cos_controllers.places import place_of
+from cos_controllers.places import location, path_of, place_of, region
 from cos_controllers.pods import claim_of
 from cos_controllers.timetable import age, is_over
 from cos_controllers.volumes import data_version, data_volumes, is_candidate, serial_of
@@ -152,10 +145,35 @@ def _mistake(restore: StackRestore, stack: CosStack, backup: StackBackup | None,
         return f"the stack has no repository {wanted or 'at all: name one in spec.backup'}"
     if not seen.image:
         return NO_IMAGE
+    if why := _no_moment(restore, copies, stack):
+        return f"spec.pointInTime: {why}"
     sought = [row.name for row in rows_of(restore, stack, seen)] if restore.spec.source else []
     obstacles = [in_use(restore, name, stack, seen) for name in sought]
     obstacles += [unfit(restore, copy, stack, seen) for copy in copies]
     return next(filter(None, obstacles), "")
+
+
+def _no_moment(restore: StackRestore, copies: Sequence[CopyStatus], stack: CosStack) -> str:
+    """Why the components cannot be brought to the moment that is asked for."""
+    until = restore.spec.point_in_time
+    if not until:
+        return ""
+    names = [copy.name for copy in copies] or copied(stack, restore.spec.components)
+    known = {name: dumper_of(name, stack.spec) for name in names}
+    if without := [name for name, dumper in known.items() if dumper and not dumper.keeps_log]:
+        others = ", ".join(name for name in names if name not in without) or "none of them"
+        return f"no log is kept of {', '.join(without)}: name in components those that have one ({others})"
+    if until == LATEST:
+        return ""
+    moment = datetime.fromisoformat(until)
+    if moment > datetime.fromisoformat(restore.metadata.creation_timestamp):
+        return f"{until} is later than the restore itself"
+    late = [
+        f"{copy.name} at {copy.point_in_time}"
+        for copy in copies
+        if copy.point_in_time and datetime.fromisoformat(copy.point_in_time) > moment
+    ]
+    return f"{until} is before the end of the copy of {late[0]}: take an earlier backup" if late else ""
 
 
 def _bad(backup: StackBackup, copies: Sequence[CopyStatus]) -> str:
@@ -226,14 +244,15 @@ def begin_search(restore: StackRestore, row: RestoredStatus, seen: Seen) -> Begi
     template = template_of(row.name, stack, repository, seen)
     engine = engine_of(row.name, stack)
     place_in(repository, row.name, stack, seen)
+    dumper = DUMPERS[engine.kind]
     order = Find(
+        tool=tool_of(dumper),
         repository=location(repository, _path_in(restore, row.name, stack)),
         region=region(repository),
         limit=_SEARCH_SECONDS,
         before=_not_after(restore, source),
         backup=source.backup,
     )
-    dumper = DUMPERS[engine.kind]
     job = job_of_search(
         stack, restore, repository, row.name, order, dumper, template=template, image=seen.image
     )
@@ -245,7 +264,9 @@ def _not_after(restore: StackRestore, source: RestoreSource) -> int:
 
     Never later than the restore itself: what a stack that came back empty has copied since is not what was lost.
     """
+    until = restore.spec.point_in_time
     moments = [restore.metadata.creation_timestamp, *([source.before] if source.before else [])]
+    moments += [until] if until not in {"", LATEST} else []
     return int(min(map(datetime.fromisoformat, moments)).timestamp())
 
 

@@ -19,7 +19,7 @@ from cos_controllers.backups.begin import Begin, Claim, Waits, late
 from cos_controllers.backups.candidates import candidate_of, claim_ref, marked, unmarked
 from cos_controllers.backups.job import FINDER, LOAD, is_search
 from cos_controllers.backups.outcome import outcome_of
-from cos_controllers.backups.report import FoundCopies, FoundCopy, Loaded
+from cos_controllers.backups.report import FoundCopies, FoundCopy, Loaded, of_moment
 from cos_controllers.backups.restore_begin import (
     Stage,
     as_status,
@@ -195,7 +195,8 @@ def _filled(restore: StackRestore, row: RestoredStatus, loaded: Loaded, seen: Se
     claim, stack, copy = seen.objects.get(claim_ref(row.claim)), seen.stack, row.source
     if stack is None or copy is None:
         return Stage(_failed(row, seen.why or "the stack was deleted", now))
-    told = {"percent": None, "entries": loaded.entries, "point_in_time": copy.point_in_time}
+    reached = of_moment(loaded.moment) if restore.spec.point_in_time and loaded.moment else copy.point_in_time
+    told = {"percent": None, "entries": loaded.entries, "point_in_time": reached}
     if is_proof(restore):
         update = {"phase": RestorePhase.SUCCEEDED, "completion_time": timestamp(now), "message": ""}
         return Stage(row.model_copy(update=told | update))

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from cos_controllers.api.backup import Repository, StackBackup
 from cos_controllers.api.restore import StackRestore
 from cos_controllers.api.stack import CosStack
-from cos_controllers.backups.job import key_secret
 from cos_controllers.backups.report import Progress
+from cos_controllers.components.repository import key_secret
 from cos_controllers.k8s import Manifest
 from cos_controllers.names import LABEL_BACKUP, LABEL_BACKUP_UID, LABEL_STACK_COMPONENT
 from cos_controllers.observation import Ref
@@ -77,7 +77,7 @@ def secrets_of(stack: CosStack) -> frozenset[str]:
     repositories = repositories_of(stack)
     return frozenset(
         {
-            *(key_secret(stack, item) for item in repositories),
+            *(key_secret(stack.metadata.name, item) for item in repositories),
             *(item.s3.credentials_secret_ref.name for item in repositories if item.s3),
         }
     )

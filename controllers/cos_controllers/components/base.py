@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from cos_controllers.api.backup import Repository
 from cos_controllers.api.stack import CosStackSpec, EngineSpec
 from cos_controllers.credentials import Credentials, Login
-from cos_controllers.k8s import V1Container, V1Volume
+from cos_controllers.k8s import V1Container, V1Volume, V1VolumeMount
 from cos_controllers.observation import Expectation
 
 
@@ -40,12 +41,29 @@ class Port:
 
 
 @dataclass(frozen=True)
+class Archive:
+    """Where an instance's log goes while it serves.
+
+    `repository`, `region`: the place as restic is told it. `place`: what tells it from any other. `lineage`: UID of the
+    data volume, "" while it is not known. `volumes` and `mounts`: what a pod needs to reach it.
+    """
+
+    repository: str
+    region: str
+    place: str
+    lineage: str
+    volumes: tuple[V1Volume, ...]
+    mounts: tuple[V1VolumeMount, ...]
+
+
+@dataclass(frozen=True)
 class Context:
     """One instance to render.
 
     `name` is the child's name (``cos-redis``), `component` the row in status (``redis``). `credentials` is None
     for engines without accounts; `version` is what is in the image. `claim` is the PersistentVolumeClaim of the data,
     "" without data. `failing`: the components of the stack of which a gate failed when its status was written.
+    `archive`: None if the instance keeps its log to itself.
     """
 
     name: str
@@ -58,6 +76,7 @@ class Context:
     credentials: Credentials | None = None
     claim: str = ""
     failing: frozenset[str] = frozenset()
+    archive: Archive | None = None
 
     @property
     def host(self) -> str:
@@ -107,19 +126,35 @@ class Blueprint:
 
 @dataclass(frozen=True)
 class Dump:
-    """How a copy of an engine's data comes to a folder.
+    """How a copy of an engine's data comes to a folder, or where it lies.
 
     `container`: named `dump`, of the engine's own image, so of its version. It writes the data into the folder `$DATA`,
     and what there is to know of it to the file `$FACTS` (see `backups.report.Facts`); it logs in as `Accounts.backup`
     by the files `username` and `password` in `$LOGIN`, unless the engine is stopped for it. `size`: what the data may
     take, a quantity. `source`: the folder in which it finds the data volume, "" if it does without: read-only, on the
     node of the engine's pod; of an engine that is stopped, to write its locks to. The container has the engine's own
-    resources unless it says which.
+    resources unless it says which. None if what keeps copies reads the data itself: in the `folder` below `source`.
     """
 
-    container: V1Container
+    container: V1Container | None
     size: str
     source: str = ""
+    folder: str = ""
+
+
+@dataclass(frozen=True)
+class Copied:
+    """A copy that is to be loaded: what is known of it, and where it came from, as restic is told it.
+
+    `until`: of an engine whose log is kept, the moment to go on to: RFC 3339, `Latest`, or "" for that of the copy.
+    """
+
+    entries: int
+    sha256: str
+    lineage: str
+    repository: str
+    region: str
+    until: str = ""
 
 
 class Engine(Protocol):
@@ -179,17 +214,42 @@ class Dumper(Protocol):
     def offline(self) -> bool:
         """Whether the engine must be stopped while its data is read."""
 
+    @property
+    def keeps_log(self) -> bool:
+        """Whether pgBackRest keeps its copies, and its log: else restic does."""
+
+    def kept_in(self, spec: EngineSpec, repositories: Sequence[Repository]) -> Sequence[Repository]:
+        """Those of the stack's repositories that copies of an instance can be in; none if there are none of it."""
+
+    def why_not(self, spec: EngineSpec) -> str:
+        """Why there are no copies of an instance, with the way out; "" if there can be."""
+
     def dump(self, host: str, spec: EngineSpec, limit: int) -> Dump:
         """How to copy the data of the instance that serves at `host`.
 
         `limit`: seconds within which the container ends by itself.
         """
 
-    def load(self, name: str, spec: EngineSpec, entries: int, sha256: str, limit: int) -> V1Container:
+    def load(self, name: str, spec: EngineSpec, copy: Copied, limit: int) -> V1Container:
         """How a copy comes onto an empty volume of the instance `name`: a container of its image, named `load`.
 
         It finds the copy in the folder `$DATA`, compares it with what is known of it, brings it to the folder `$TARGET`
         in the form in which the engine keeps its data, starts the engine on it without a network, and writes what that
         found to its termination message (see `backups.report.Loaded`). It ends by itself within `limit` seconds, and
-        never writes to a volume that is not empty.
+        never writes to a volume that is not empty. Of an engine that `keeps_log` the copy is in `$TARGET` already, and
+        the container can reach the repository.
         """
+
+
+class Snapshots:
+    """What is common to engines whose copies restic keeps: in any repository, and no log beside them."""
+
+    keeps_log = False
+
+    def kept_in(self, spec: EngineSpec, repositories: Sequence[Repository]) -> Sequence[Repository]:  # noqa: ARG002
+        """All of them."""
+        return repositories
+
+    def why_not(self, spec: EngineSpec) -> str:  # noqa: ARG002
+        """There always can be."""
+        return ""

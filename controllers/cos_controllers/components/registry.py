@@ -16,7 +16,12 @@ from cos_controllers.components.traefik import Traefik
 ENGINES: tuple[Engine, ...] = (Postgres(), Redis(), Elasticsearch(), Neo4j(), Traefik())
 
 #: The engines of which there are backups, by kind.
-DUMPERS: Mapping[str, Dumper] = {"redis": Redis(), "elasticsearch": Elasticsearch(), "neo4j": Neo4j()}
+DUMPERS: Mapping[str, Dumper] = {
+    "postgres": Postgres(),
+    "redis": Redis(),
+    "elasticsearch": Elasticsearch(),
+    "neo4j": Neo4j(),
+}
 
 
 def stores(spec: CosStackSpec) -> dict[str, str]:
@@ -27,3 +32,21 @@ def stores(spec: CosStackSpec) -> dict[str, str]:
         for component, found in engine.instances(spec).items()
         if isinstance(found, StoreSpec)
     }
+
+
+def copied_from(spec: CosStackSpec) -> dict[str, str]:
+    """Why there are no copies of each component that has data; "" of one of which there can be."""
+    found = {}
+    for engine in ENGINES:
+        for component, instance in engine.instances(spec).items():
+            if isinstance(instance, StoreSpec):
+                dumper = DUMPERS.get(engine.kind)
+                found[component] = (
+                    dumper.why_not(instance) if dumper else f"this version makes no backups of {engine.kind}"
+                )
+    return found
+
+
+def dumper_of(component: str, spec: CosStackSpec) -> Dumper | None:
+    """What copies a component; None of one of which there are no copies."""
+    return DUMPERS.get(stores(spec).get(component, "")) if copied_from(spec).get(component) == "" else None

@@ -65,6 +65,17 @@ SELECT 'replication slot ' || slot_name || ' keeps more of the log than max_wal_
   FROM pg_replication_slots WHERE NOT active AND wal_status IN ('extended', 'unreserved')
 ORDER BY 1
 """
+#: The oldest part of the log that waits to be sent, if it has for so many seconds: within them it may be tried again
+#: and again. None while the log is kept nowhere else.
+_ARCHIVE = """
+SELECT current_setting('archive_mode') = 'on',
+       (SELECT extract(epoch FROM now() - min(modification))::bigint
+          FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'),
+       (SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'),
+       (SELECT last_failed_wal FROM pg_stat_archiver
+         WHERE last_failed_time > coalesce(last_archived_time, '-infinity'))
+"""
+_ARCHIVE_SECONDS = 300
 #: Bytes of every database and of the log. Looks at each file: slow with very many tables.
 _SIZE = """
 SELECT (SELECT coalesce(sum(pg_database_size(oid)), 0) FROM pg_database)::bigint
@@ -160,6 +171,7 @@ class PostgresClient:
                 state = await _state(connection)
                 found = [str(text) for (text,) in await _rows(connection, _TROUBLES)]
                 storage = await _storage(connection, target.expected.capacity) if state.sees_all else None
+                archive = await _archive(connection) if state.sees_all else None
                 full = is_nearly_full(storage)
                 if storage and not full:
                     await _ensure_gate(connection)
@@ -177,6 +189,7 @@ class PostgresClient:
             configuration={MARKER: state.marker or "not set"},
             connections=Usage(state.connections, state.most) if state.sees_all else None,
             storage=storage,
+            archive=archive,
             unknown=unknown,
         )
 
@@ -194,6 +207,23 @@ class PostgresClient:
             raise EngineError(f"no answer within {PROVISION_SECONDS:g} s") from None
         except (Error, OSError) as error:
             raise EngineError(f"the account of {app.username} cannot be made: {_sentence(error)}") from error
+
+    async def admit_backup(self, target: CheckTarget) -> None:
+        """Log in as the backup user, and ask whether the server keeps its log: both come with the restart for it."""
+        assert target.credentials  # noqa: S101 - Postgres has accounts
+        if target.credentials.backup is None:
+            raise EngineError("there is no backup user: its log is kept nowhere else")
+        try:
+            async with asyncio.timeout(PROVISION_SECONDS):
+                connection = await _connect(target, target.credentials.backup, _MAINTENANCE)
+                async with connection:
+                    found = await _rows(connection, "SHOW archive_mode")
+        except TimeoutError:
+            raise EngineError(f"no answer within {PROVISION_SECONDS:g} s") from None
+        except (Error, OSError) as error:
+            raise EngineError(f"the backup user could not log in: {_sentence(error)}") from error
+        if found != [("on",)]:
+            raise EngineError("it does not keep its log elsewhere yet: it restarts for that")
 
     async def tidy(self, target: CheckTarget) -> None:
         """The schema, in a database that is made once and kept: to drop one forces a checkpoint."""
@@ -220,6 +250,17 @@ async def _rows(connection: AsyncConnection, query: str, values: Any = None) -> 
 async def _state(connection: AsyncConnection) -> _State:
     (row,) = await _rows(connection, _STATE, {"marker": MARKER})
     return _State(*row)
+
+
+async def _archive(connection: AsyncConnection) -> str | None:
+    """Whether the log reaches its repository in time; None if it is not to."""
+    ((kept, seconds, count, failed),) = await _rows(connection, _ARCHIVE)
+    if not kept:
+        return None
+    if not seconds or seconds < _ARCHIVE_SECONDS:
+        return ""
+    why = f"; {failed} was tried last: its own log says why it failed" if failed else ""
+    return f"its log has not reached its repository for {seconds // 60} min: {count} files wait{why}"
 
 
 async def _storage(connection: AsyncConnection, capacity: int | None) -> Usage | None:

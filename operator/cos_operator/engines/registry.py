@@ -21,6 +21,7 @@ CLIENTS: Mapping[str, EngineClient] = {
 
 #: Of those of which there are backups while they serve.
 BACKUP_CLIENTS: Mapping[str, BackupClient] = {
+    "postgres": PostgresClient(),
     "redis": RedisClient(),
     "elasticsearch": ElasticsearchClient(),
 }

@@ -184,7 +184,7 @@ def test_a_dump_that_reads_the_data_volume_runs_where_the_engine_does() -> None:
     ("change", "says"),
     [
         ({"components": ["redis", "mongo"]}, "the stack has no data of mongo; it has postgres-prod, redis"),
-        ({"components": ["postgres-prod"]}, "this version makes no backups of postgres-prod"),
+        ({"components": ["postgres-prod"]}, "no copies of postgres-prod: its log is kept nowhere else"),
     ],
 )
 def test_a_mistake_in_the_spec_is_told_at_once(change: dict[str, Any], says: str) -> None:

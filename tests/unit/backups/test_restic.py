@@ -17,6 +17,7 @@ from cos_controllers.backups.report import FoundCopies, Progress, Report, finger
 from cos_operator.backup import runner
 from cos_operator.backup.program import ToolError, end_all
 from cos_operator.backup.restic import NO_REPOSITORY, Restic, explained
+from cos_operator.backup.with_restic import environment
 
 SUMMARY = {"message_type": "summary", "snapshot_id": "0b92c64b", "data_added_packed": 2498}
 STATUS = {
@@ -206,14 +207,12 @@ def test_a_bucket_gets_its_credentials_by_the_environment_alone(root: Path) -> N
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         (folder / name).write_text(f"{name}-value\n")
     wanted = order(repository="s3:https://s3/bucket", region="eu-1")
-    found = runner.environment(wanted.repository, wanted.region, root)
+    found = environment(wanted.repository, wanted.region, root)
     assert found["AWS_ACCESS_KEY_ID"] == "AWS_ACCESS_KEY_ID-value"
     assert found["AWS_DEFAULT_REGION"] == "eu-1"
     assert "RESTIC_CACERT" not in found
     (folder / "ca.crt").write_text("PEM")
-    assert runner.environment(wanted.repository, wanted.region, root)["RESTIC_CACERT"] == str(
-        folder / "ca.crt"
-    )
+    assert environment(wanted.repository, wanted.region, root)["RESTIC_CACERT"] == str(folder / "ca.crt")
     program(root, backup=said(SUMMARY))
     runner.run(wanted, root, root / "report")
     assert "value" not in (root / "calls").read_text()
@@ -279,7 +278,7 @@ def test_what_is_there_is_checked_before_copies_are_taken_out_and_space_is_given
         "snapshots --json --no-lock",
         f"prune {wait}",
     ]
-    assert (root / "report").read_text() == '{"checked":true}'
+    assert (root / "report").read_text() == '{"checked":true,"kept":[]}'
 
 
 def test_of_a_repository_that_is_not_whole_nothing_is_taken_away(root: Path) -> None:

@@ -16,7 +16,9 @@ from cos_controllers.backups.report import LIMIT, MOST_FOUND, Facts, FoundCopies
 from cos_controllers.backups.restoring import choice
 from cos_controllers.conditions import timestamp
 from cos_controllers.k8s import Manifest
-from cos_operator.backup.runner import CopyError, found_in
+from cos_operator.backup.files import CopyError
+from cos_operator.backup.runner import chosen
+from cos_operator.backup.with_restic import found_in as copy_of
 
 LOADED = json.dumps({"entries": 3})
 
@@ -198,6 +200,10 @@ def snapshot(number: int, moment: int = 0, **tags: str) -> Manifest:
     known = {"backup": f"b{number}", "engine": "redis", "lineage": LINEAGE, "key": "00ff", "entries": "3"}
     known |= {"moment": str(moment or 1000 + number), "version": "8.0.2", "bytes": "9", "sha256": "a" * 64}
     return {"id": f"{number:064}", "tags": [f"{name}={value}" for name, value in {**known, **tags}.items()]}
+
+
+def found_in(snapshots: list[Manifest], order: Find) -> FoundCopies:
+    return chosen(filter(None, map(copy_of, snapshots)), order)
 
 
 def order(**what: Any) -> Find:

@@ -20,6 +20,7 @@ import yaml
 
 from cos_controllers.api.stack import CosStackSpec
 from cos_controllers.backups.report import Facts
+from cos_controllers.components.base import Copied
 from cos_controllers.components.elasticsearch import Elasticsearch
 from cos_controllers.components.elasticsearch.dump import DUMP_SCRIPT, LOAD_SCRIPT, REPOSITORY, SNAPSHOT
 
@@ -287,7 +288,7 @@ def test_the_server_of_a_restore_is_the_stacks_own_apart_from_who_reaches_it() -
         {"elasticsearch": {"settings": {"node.attr.box": "$(HOT)"}}}
     ).elasticsearch
     assert spec
-    container = Elasticsearch().load("cos-elasticsearch", spec, 42, "a" * 64, 600)
+    container = Elasticsearch().load("cos-elasticsearch", spec, Copied(42, "a" * 64, "", "", ""), 600)
     variables = {item.name: str(item.value) for item in container.env or ()}
     assert "$$(HOT)" in variables["SETTINGS"], "or Kubernetes would put a variable in its place"
     settings = yaml.safe_load(variables["SETTINGS"].replace("$$", "$"))

@@ -12,6 +12,7 @@ import pytest
 
 from cos_controllers.api.stack import Neo4jSpec
 from cos_controllers.backups.report import Facts
+from cos_controllers.components.base import Copied
 from cos_controllers.components.neo4j import Neo4j
 from cos_controllers.components.neo4j.dump import DUMP_SCRIPT, LOAD_SCRIPT
 
@@ -122,7 +123,8 @@ def test_nothing_is_loaded_over_what_is_there(place: Place) -> None:
 
 
 def test_a_restore_reaches_nobody_and_has_no_accounts() -> None:
-    load = Neo4j().load("cos-neo4j", Neo4jSpec(settings={"dbms.usage_report.enabled": "false"}), 16, SUM, 600)
+    spec = Neo4jSpec(settings={"dbms.usage_report.enabled": "false"})
+    load = Neo4j().load("cos-neo4j", spec, Copied(16, SUM, "", "", ""), 600)
     settings = next(item.value or "" for item in load.env or () if item.name == "SETTINGS")
     assert "server.default_listen_address=127.0.0.1\n" in settings
     assert "dbms.security.auth_enabled=false\n" in settings

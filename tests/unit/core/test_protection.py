@@ -268,7 +268,7 @@ def test_an_engine_without_backups_is_not_called_safe() -> None:
     world = protected(SPEC | {"postgres": [{"name": "prod"}]})
     escrow(world)
     world.backups = [copied(world)]
-    told = "postgres-prod: this version makes no backups of postgres"
+    told = "postgres-prod: its log is kept nowhere else: write archive: {} (its image needs pgBackRest)"
     assert verdict(world) == ("False", "NotBackedUp", told)
 
 

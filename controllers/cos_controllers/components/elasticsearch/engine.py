@@ -17,8 +17,10 @@ from cos_controllers.components.base import (
     Accounts,
     Blueprint,
     Context,
+    Copied,
     Dump,
     Port,
+    Snapshots,
 )
 from cos_controllers.components.elasticsearch.config import (
     LOG4J2,
@@ -82,7 +84,7 @@ LIVENESS_LIMIT_SECONDS = "4.5"
 
 
 @dataclass(frozen=True)
-class Elasticsearch:
+class Elasticsearch(Snapshots):
     """See `base.Engine`."""
 
     kind: str = "elasticsearch"
@@ -207,7 +209,7 @@ class Elasticsearch:
         )
         return Dump(container, spec.storage.size, DATA_DIR)
 
-    def load(self, name: str, spec: EngineSpec, entries: int, sha256: str, limit: int) -> V1Container:
+    def load(self, name: str, spec: EngineSpec, copy: Copied, limit: int) -> V1Container:
         """The server restores the snapshot by itself; its next start on what came of that is the proof."""
         assert isinstance(spec, ElasticsearchSpec)  # noqa: S101 - narrows the type; `instances` gives no other
         settings = elasticsearch_yml(
@@ -223,8 +225,8 @@ class Elasticsearch:
             command=within(limit, "bash", "-c", LOAD_SCRIPT),
             env=env(
                 URL=f"http://127.0.0.1:{PORT}",
-                ENTRIES=str(entries),
-                SHA256=sha256,
+                ENTRIES=str(copy.entries),
+                SHA256=copy.sha256,
                 REPOSITORY=REPOSITORY,
                 SNAPSHOT=SNAPSHOT,
                 SETTINGS=literal(settings),

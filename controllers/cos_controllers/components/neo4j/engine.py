@@ -15,8 +15,10 @@ from cos_controllers.components.base import (
     Accounts,
     Blueprint,
     Context,
+    Copied,
     Dump,
     Port,
+    Snapshots,
 )
 from cos_controllers.components.neo4j.config import (
     LOGS_XML,
@@ -85,7 +87,7 @@ def _probe(mode: str, limit: str, wait: str) -> V1ExecAction:
 
 
 @dataclass(frozen=True)
-class Neo4j:
+class Neo4j(Snapshots):
     """See `base.Engine`. The Community Edition has users, and no roles: every user may do everything."""
 
     kind: str = "neo4j"
@@ -198,7 +200,7 @@ class Neo4j:
         )
         return Dump(container, spec.storage.size, DATA_DIR)
 
-    def load(self, name: str, spec: EngineSpec, entries: int, sha256: str, limit: int) -> V1Container:  # noqa: ARG002 - it has no name
+    def load(self, name: str, spec: EngineSpec, copy: Copied, limit: int) -> V1Container:  # noqa: ARG002 - it has no name
         """`neo4j-admin` loads and checks the database; that the server counts what is in it is the proof."""
         assert isinstance(spec, Neo4jSpec)  # noqa: S101 - narrows the type; `instances` gives no other
         share = memory(spec)
@@ -207,8 +209,8 @@ class Neo4j:
             name="load",
             command=within(limit, "bash", "-c", LOAD_SCRIPT),
             env=env(
-                ENTRIES=str(entries),
-                SHA256=sha256,
+                ENTRIES=str(copy.entries),
+                SHA256=copy.sha256,
                 SETTINGS=literal(settings),
                 LOGGING=LOGS_XML,
                 HEAP_SIZE=f"{share.heap}m",

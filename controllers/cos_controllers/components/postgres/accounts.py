@@ -15,6 +15,14 @@ SUPERUSER = "postgres"
 ADMIN = "cos_admin"
 #: The role of kubelet's probes, by the local socket only.
 PROBE = "cos_probe"
+#: The role that makes copies. It may read settings and begin and end a backup; files are read by pgBackRest.
+BACKUP = "cos_backup"
+_BACKUP_FUNCTIONS = (
+    "pg_backup_start(text, boolean)",
+    "pg_backup_stop(boolean)",
+    "pg_switch_wal()",
+    "pg_create_restore_point(text)",
+)
 #: Role and database of applications; the operator makes them by protocol.
 APP = "app"
 DATABASE = "app"
@@ -46,17 +54,20 @@ def scram_keys(password: bytes, salt: bytes) -> tuple[bytes, bytes]:
     return hashlib.sha256(client_key).digest(), hmac.digest(salted, b"Server Key", "sha256")
 
 
-def accounts_sql(credentials: Credentials) -> str:
+def accounts_sql(credentials: Credentials, *, archived: bool = False) -> str:
     """Statements for single-user mode that bring the operator's roles to what they should be.
 
-    Idempotent. In that mode (`-j`) a statement ends with a semicolon and an empty line.
+    `archived`: with the role that makes copies. Idempotent. In that mode (`-j`) a statement ends with a semicolon and
+    an empty line.
     """
     locked = "NOSUPERUSER NOREPLICATION NOBYPASSRLS"
+    backup = credentials.backup if archived else None
+    copier = (BACKUP,) if backup else ()
     statements = [
         *(
             # Asked first: in that mode, where an error ends the process, it does so inside EXCEPTION blocks too.
             f"DO $$ BEGIN IF to_regrole('{role}') IS NULL THEN CREATE ROLE {role}; END IF; END $$"
-            for role in (ADMIN, PROBE)
+            for role in (ADMIN, PROBE, *copier)
         ),
         f"ALTER ROLE {ADMIN} LOGIN CREATEDB CREATEROLE {locked} PASSWORD '{scram_verifier(credentials.admin)}'",
         # What the operator does is not logged: it sets passwords.
@@ -71,11 +82,22 @@ def accounts_sql(credentials: Credentials) -> str:
             )
         ),
         f"ALTER ROLE {PROBE} LOGIN NOCREATEDB NOCREATEROLE {locked} PASSWORD NULL",
-        f"GRANT pg_use_reserved_connections TO {ADMIN}, {PROBE}",
+        *([_backup_role(backup, locked)] if backup else []),
+        f"GRANT pg_use_reserved_connections TO {', '.join((ADMIN, PROBE, *copier))}",
         # To count the connections of others, and the bytes of what they have written.
         f"GRANT pg_monitor TO {ADMIN}",
         f"REVOKE ALL ON DATABASE {SUPERUSER} FROM PUBLIC",
         "REVOKE ALL ON DATABASE template1 FROM PUBLIC",
-        f"GRANT CONNECT ON DATABASE {SUPERUSER} TO {ADMIN}, {PROBE}",
+        f"GRANT CONNECT ON DATABASE {SUPERUSER} TO {', '.join((ADMIN, PROBE, *copier))}",
+        # In the database that it connects to, which is this one.
+        *(f"GRANT EXECUTE ON FUNCTION pg_catalog.{name} TO {BACKUP}" for name in _BACKUP_FUNCTIONS if backup),
+        *([f"GRANT pg_read_all_settings, pg_monitor TO {BACKUP}"] if backup else []),
     ]
     return "".join(f"{statement};\n\n" for statement in statements)
+
+
+def _backup_role(login: Login, locked: str) -> str:
+    verifier = scram_verifier(login)
+    return (
+        f"ALTER ROLE {BACKUP} LOGIN NOCREATEDB NOCREATEROLE {locked} CONNECTION LIMIT 4 PASSWORD '{verifier}'"
+    )

@@ -7,6 +7,7 @@ from cos_controllers.api.stack import PostgresSpec
 from cos_controllers.components.parts import lines, memory_limit_mib
 from cos_controllers.components.postgres import paths
 from cos_controllers.components.postgres.accounts import PROBE, SUPERUSER
+from cos_controllers.components.postgres.dump import PUSH_COMMAND
 
 PORT = 5432
 
@@ -37,7 +38,7 @@ def quoted(value: str) -> str:
     return f"'{escaped}'"
 
 
-def _derived(spec: PostgresSpec) -> dict[str, str]:
+def derived_settings(spec: PostgresSpec) -> dict[str, str]:
     """Settings that users may override by `parameters`."""
     memory = memory_limit_mib(spec.resources)
     small = parse_quantity(spec.storage.size) < _SMALL_VOLUME
@@ -84,9 +85,23 @@ def _owned(major: str, name: str) -> dict[str, str]:
     }
 
 
-def postgresql_conf(spec: PostgresSpec, *, name: str, major: str) -> str:
+def _archiving(spec: PostgresSpec) -> dict[str, str]:
+    """Settings by which the log is kept elsewhere too."""
+    return {
+        "archive_mode": "on",
+        "archive_command": PUSH_COMMAND,
+        "archive_timeout": str(spec.archive.timeout_seconds if spec.archive else 0),
+    }
+
+
+def postgresql_conf(spec: PostgresSpec, *, name: str, major: str, archived: bool = False) -> str:
     """postgresql.conf. The last line of a name wins: derived settings, then `parameters`, then the operator's."""
-    settings = [*_derived(spec).items(), *sorted(spec.parameters.items()), *_owned(major, name).items()]
+    settings = [
+        *derived_settings(spec).items(),
+        *sorted(spec.parameters.items()),
+        *_owned(major, name).items(),
+        *(_archiving(spec).items() if archived else ()),
+    ]
     return lines([f"{key} = {quoted(value)}" for key, value in settings])
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from urllib.parse import quote
 
-from cos_controllers.api.stack import CosStackSpec, PostgresSpec
+from cos_controllers.api.backup import Repository
+from cos_controllers.api.restore import LATEST
+from cos_controllers.api.stack import CosStackSpec, EngineSpec, PostgresSpec
 from cos_controllers.api.status import GateName
 from cos_controllers.components.base import (
     CONFIG_VOLUME,
@@ -16,9 +19,12 @@ from cos_controllers.components.base import (
     Accounts,
     Blueprint,
     Context,
+    Copied,
+    Dump,
     Port,
 )
 from cos_controllers.components.parts import (
+    env,
     liveness_probe,
     memory_limit_mib,
     mount,
@@ -27,28 +33,33 @@ from cos_controllers.components.parts import (
     run,
     scratch,
     startup_probe,
+    within,
 )
 from cos_controllers.components.postgres import paths
-from cos_controllers.components.postgres.accounts import ADMIN, APP, DATABASE, PROBE, accounts_sql
+from cos_controllers.components.postgres.accounts import ADMIN, APP, BACKUP, DATABASE, PROBE, accounts_sql
 from cos_controllers.components.postgres.config import (
     MARKER,
     PORT,
+    derived_settings,
     hba_conf,
     ident_conf,
     marker_line,
     postgresql_conf,
 )
+from cos_controllers.components.postgres.dump import CHECK_SCRIPT, LOAD_SCRIPT, PUSH_FILE, push_script
 from cos_controllers.components.postgres.scripts import INIT_SCRIPT, PROBE_SCRIPT, RUN_SCRIPT
 from cos_controllers.components.versions import parts
 from cos_controllers.credentials import Login
 from cos_controllers.hashing import digest
 from cos_controllers.k8s import V1Container, V1ContainerPort
+from cos_controllers.mounts import TARGET_DIR
 from cos_controllers.observation import Expectation
+from cos_controllers.pgbackrest import variables
 
 #: uid and gid of `postgres` in the official image (Debian variant).
 POSTGRES_UID = 999
 
-ACCOUNTS = Accounts(admin=ADMIN, app=APP, probe=PROBE, database=DATABASE)
+ACCOUNTS = Accounts(admin=ADMIN, app=APP, probe=PROBE, database=DATABASE, backup=BACKUP)
 
 #: Crash recovery says every ten seconds how far it is (`log_startup_progress_interval`).
 REDO = re.compile(r"redo in progress, elapsed time: .*, current LSN: ([0-9A-F]+/[0-9A-F]+)")
@@ -67,6 +78,9 @@ class Postgres:
     accounts: Accounts = ACCOUNTS
     progress: re.Pattern[str] | None = REDO
     repository: str = "postgres"
+    uid: int = POSTGRES_UID
+    offline: bool = False
+    keeps_log: bool = True
 
     def tag(self, version: str) -> str:
         """The version is the tag (Debian variant: bash, and `postgres` with uid 999)."""
@@ -93,8 +107,10 @@ class Postgres:
         """An init container that makes or examines the cluster, and the server."""
         spec = context.spec
         assert isinstance(spec, PostgresSpec)  # noqa: S101 - narrows the type; `instances` gives no other
-        major = spec.version.partition(".")[0]
-        conf, hba, ident = postgresql_conf(spec, name=context.name, major=major), hba_conf(), ident_conf()
+        major = _major(spec)
+        archive = context.archive
+        conf = postgresql_conf(spec, name=context.name, major=major, archived=archive is not None)
+        hba, ident = hba_conf(), ident_conf()
         marker = digest([conf, hba, ident])
         probe = f"{paths.CONFIG_DIR}/probe.sh"
         mounts = [
@@ -110,6 +126,9 @@ class Postgres:
             resources=requirements(spec.resources),
             volume_mounts=[*mounts, mount(FILES_VOLUME, paths.FILES_DIR)],
         )
+        check = V1Container(
+            name="pgbackrest", command=["bash", "-c", CHECK_SCRIPT], resources=requirements(spec.resources)
+        )
         server = V1Container(
             name="postgres",
             command=["bash", f"{paths.CONFIG_DIR}/run.sh", paths.data(major)],
@@ -120,12 +139,14 @@ class Postgres:
             startup_probe=startup_probe(run("bash", probe, "alive")),
             readiness_probe=readiness_probe(run("bash", probe, "ready")),
             liveness_probe=liveness_probe(run("bash", probe, "alive")),
-            volume_mounts=mounts,
+            # Which volume it is on, for a script that may be of another moment.
+            env=env(CLAIM=context.claim) if archive else None,
+            volume_mounts=[*mounts, *(archive.mounts if archive else ())],
         )
         return Blueprint(
             uid=POSTGRES_UID,
             gid=POSTGRES_UID,
-            init_containers=(init,),
+            init_containers=(check, init) if archive else (init,),
             containers=(server,),
             config={
                 "postgresql.conf": conf + marker_line(marker),
@@ -134,12 +155,15 @@ class Postgres:
                 "init.sh": INIT_SCRIPT,
                 "run.sh": RUN_SCRIPT,
                 "probe.sh": PROBE_SCRIPT,
+                **({PUSH_FILE: push_script(archive, context.claim, major)} if archive else {}),
             },
-            files={"accounts.sql": accounts_sql(context.login())},
+            reloaded=frozenset({PUSH_FILE}),
+            files={"accounts.sql": accounts_sql(context.login(), archived=archive is not None)},
             volumes=(
                 scratch("run", "1Mi"),
                 scratch("shm", f"{memory_limit_mib(spec.resources) * _SHM_PERCENT // 100}Mi", memory=True),
                 scratch("tmp", "16Mi"),
+                *(archive.volumes if archive else ()),
             ),
             # The checkpoint of a fast shutdown, on a slow disk. If it is cut short, the next start replays the log.
             grace_seconds=120,
@@ -154,3 +178,52 @@ class Postgres:
                 configuration={MARKER: marker},
             ),
         )
+
+    def kept_in(self, spec: EngineSpec, repositories: Sequence[Repository]) -> Sequence[Repository]:
+        """The one that its log goes to: a copy is of no use without it."""
+        assert isinstance(spec, PostgresSpec)  # noqa: S101 - narrows the type; `instances` gives no other
+        if spec.archive is None:
+            return ()
+        name = spec.archive.repository
+        return [item for item in repositories if not name or item.name == name][:1]
+
+    def why_not(self, spec: EngineSpec) -> str:
+        """Its copies need its log."""
+        assert isinstance(spec, PostgresSpec)  # noqa: S101 - narrows the type; `instances` gives no other
+        if spec.archive:
+            return ""
+        return "its log is kept nowhere else: write archive: {} (its image needs pgBackRest)"
+
+    def dump(self, host: str, spec: EngineSpec, limit: int) -> Dump:  # noqa: ARG002 - pgBackRest has its own
+        """PgBackRest reads the volume, between two statements that tell the server so."""
+        assert isinstance(spec, PostgresSpec)  # noqa: S101 - narrows the type; `instances` gives no other
+        return Dump(None, "16Mi", source=paths.VOLUME_DIR, folder=paths.folder(_major(spec)))
+
+    def load(self, name: str, spec: EngineSpec, copy: Copied, limit: int) -> V1Container:  # noqa: ARG002 - it has no name
+        """The server follows its log to the moment that is asked for; its own check of all pages is the proof."""
+        assert isinstance(spec, PostgresSpec)  # noqa: S101 - narrows the type; `instances` gives no other
+        data = f"{TARGET_DIR}/{paths.folder(_major(spec))}"
+        derived = derived_settings(spec)
+        return V1Container(
+            name="load",
+            command=within(limit, "bash", "-c", LOAD_SCRIPT),
+            env=env(
+                **variables(copy.repository, copy.region, lineage=copy.lineage, data=data),
+                ENTRIES=str(copy.entries),
+                UNTIL=_target(copy.until),
+                SHARED_BUFFERS=derived["shared_buffers"],
+                MAX_WAL=derived.get("max_wal_size", "1GB"),
+                LIMIT=str(limit),
+            ),
+        )
+
+
+def _target(until: str) -> str:
+    """A moment as the server reads it before it knows the names of time zones."""
+    if until in {"", LATEST}:
+        return until
+    return f"{datetime.fromisoformat(until).astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}+00"
+
+
+def _major(spec: PostgresSpec) -> str:
+    return spec.version.partition(".")[0]

@@ -14,6 +14,16 @@ IDENT = f"{CONFIG_DIR}/pg_ident.conf"
 ACCOUNTS = f"{FILES_DIR}/accounts.sql"
 
 
+def folder(major: str) -> str:
+    """PGDATA of a major version, below the volume."""
+    return f"{major}/data"
+
+
 def data(major: str) -> str:
     """PGDATA of a major version."""
-    return f"{VOLUME_DIR}/{major}/data"
+    return f"{VOLUME_DIR}/{folder(major)}"
+
+
+def mark(major: str) -> str:
+    """File beside the data that says where its log has been kept."""
+    return f"{VOLUME_DIR}/{major}/archived"

@@ -16,8 +16,10 @@ from cos_controllers.components.base import (
     Accounts,
     Blueprint,
     Context,
+    Copied,
     Dump,
     Port,
+    Snapshots,
 )
 from cos_controllers.components.parts import (
     env,
@@ -55,7 +57,7 @@ ACCOUNTS = Accounts(admin="cos-admin", app="default", probe="cos-probe", databas
 
 
 @dataclass(frozen=True)
-class Redis:
+class Redis(Snapshots):
     """See `base.Engine`. Applications are the user `default`, so that a bare password works everywhere."""
 
     kind: str = "redis"
@@ -146,12 +148,12 @@ class Redis:
         )
         return Dump(container, f"{memory_limit_mib(spec.resources)}Mi")
 
-    def load(self, name: str, spec: EngineSpec, entries: int, sha256: str, limit: int) -> V1Container:  # noqa: ARG002
+    def load(self, name: str, spec: EngineSpec, copy: Copied, limit: int) -> V1Container:  # noqa: ARG002
         """The server's own start on the data is the proof."""
         assert isinstance(spec, RedisSpec)  # noqa: S101 - narrows the type; `instances` gives no other
         databases = spec.parameters.get("databases", "16")
         return V1Container(
             name="load",
             command=within(limit, "bash", "-c", LOAD_SCRIPT),
-            env=env(ENTRIES=str(entries), SHA256=sha256, DATABASES=databases),
+            env=env(ENTRIES=str(copy.entries), SHA256=copy.sha256, DATABASES=databases),
         )
