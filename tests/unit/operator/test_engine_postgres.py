@@ -7,6 +7,8 @@ import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import cast
 
 import pytest
 
@@ -152,3 +154,55 @@ async def test_a_refused_administrator_is_named() -> None:
         with pytest.raises(EngineError, match=r'account of app .* failed for user "cos_admin"') as caught:
             await PostgresClient().provision(target)
     assert "secret" not in str(caught.value)
+
+
+WITH_BACKUP = replace(CREDENTIALS, backup=Login("cos_backup", "backup-secret"))
+
+
+@pytest.mark.parametrize(
+    ("behave", "says"),
+    [
+        (answer(row("on")), ""),
+        (answer(row("off")), "it restarts for that"),
+        (refuse("28P01", "password authentication failed for user"), "the backup user could not log in"),
+    ],
+)
+async def test_copies_are_made_of_a_server_that_keeps_its_log(behave: Behaviour, says: str) -> None:
+    async with serving(behave) as target:
+        known = replace(target, credentials=WITH_BACKUP)
+        if not says:
+            await PostgresClient().admit_backup(known)
+            return
+        with pytest.raises(EngineError, match=says) as told:
+            await PostgresClient().admit_backup(known)
+    assert "backup-secret" not in str(told.value)
+
+
+async def test_without_an_archive_there_is_no_backup_user() -> None:
+    async with serving(hang) as target:
+        with pytest.raises(EngineError, match="kept nowhere else"):
+            await PostgresClient().admit_backup(target)
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        ((False, 900, 4, None), None),
+        ((True, None, 0, None), ""),
+        ((True, 299, 3, "00000001000000000000000A"), ""),
+        ((True, 300, 3, None), "its log has not reached its repository for 5 min: 3 files wait"),
+        (
+            (True, 700, 9, "0A"),
+            "its log has not reached its repository for 11 min: 9 files wait; 0A was tried last",
+        ),
+    ],
+)
+async def test_a_log_that_is_kept_back_is_told_after_five_minutes(
+    found: tuple[object, ...], says: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def rows(*_: object) -> list[tuple[object, ...]]:
+        return [found]
+
+    monkeypatch.setattr(postgres, "_rows", rows)
+    told = await postgres._archive(cast("postgres.AsyncConnection", None))
+    assert told == says if not says else (told or "").startswith(says)
