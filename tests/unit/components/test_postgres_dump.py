@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,13 @@ class Pod:
         self.mark = root / "pgdata/17/archived"
 
     def push(
-        self, said: str = "", code: int = 0, *, of: Archive | None = None, claim: str = CLAIM
+        self,
+        said: str = "",
+        code: int = 0,
+        *,
+        of: Archive | None = None,
+        claim: str = CLAIM,
+        meanwhile: str = "true",
     ) -> subprocess.CompletedProcess[str]:
         script = push_script(of or archive(), CLAIM, "17")
         for folder in ("/key", "/credentials", "/pgdata"):
@@ -57,7 +64,7 @@ class Pod:
         program = self.root / "pgbackrest"
         program.write_text(
             f'#!/bin/bash\nenv | grep ^PGBACKREST | sort >{self.root}/environment\necho "$*" >{self.root}/call\n'
-            f"cat <<'SAYS'\n{said}\nSAYS\nexit {code}\n"
+            f"{meanwhile}\ncat <<'SAYS'\n{said}\nSAYS\nexit {code}\n"
         )
         program.chmod(0o755)
         (self.root / "timeout").write_text(f'#!/bin/bash\necho "$3" >{self.root}/limit\nshift 3\nexec "$@"\n')
@@ -152,7 +159,14 @@ def test_a_server_that_stops_does_not_wait_for_long(pod: Pod) -> None:
     assert (pod.root / "limit").read_text() == "20\n"
     (pod.root / "pgdata/17/data/postmaster.pid").write_text("1\n/pgdata/17/data\nstopping\n")
     pod.push()
-    assert (pod.root / "limit").read_text() == "5\n"
+    assert (pod.root / "limit").read_text() == "3\n"
+
+
+def test_a_push_that_is_under_way_ends_soon_after_the_server_is_told_to(pod: Pod) -> None:
+    stops = f"printf 'stopping' >{pod.root}/pgdata/17/data/postmaster.pid; exec sleep 60"
+    began = time.monotonic()
+    assert pod.push(meanwhile=stops).returncode == 125
+    assert time.monotonic() - began < 20
 
 
 def test_the_scripts_are_scripts() -> None:

@@ -21,7 +21,7 @@ PUSH_COMMAND = f'bash {paths.CONFIG_DIR}/{PUSH_FILE} "%p"'
 #: For one file of the log; and for each of the three attempts that a server waits for which stops: without a repository
 #: it would be down for so much longer.
 _PUSH_SECONDS = 20
-_LAST_PUSH_SECONDS = 5
+_LAST_PUSH_SECONDS = 3
 
 # Secrets as people paste them: a newline at the end is none of it.
 _SECRETS = (
@@ -42,16 +42,30 @@ _SECRETS = (
 # The file is read anew for each part of the log, so it may say something else while the server runs. The pod may be on
 # another volume than whoever wrote this file believed. As long as a volume has no stanza there is no copy of it that
 # the log could complete, and none of it is kept: the mark beside the data says that there was one, and from then on
-# its absence is a failure. An exit code above 125 would end the archiver.
+# its absence is a failure. An exit code above 125 would end the archiver. A server that stops waits for what is being
+# pushed, and for three attempts more; one that begins to is seen each second.
 _PUSH = r"""
 [ "$CLAIM" = "$claim" ] && [ -n "$PGBACKREST_STANZA" ] || {
   echo "nobody has said yet where the log of $CLAIM goes" >&2
   exit 1
 }
 secrets || { echo "the Secrets of the repository are not there" >&2; exit 1; }
-grep -q '^stopping' "$PGBACKREST_PG1_PATH/postmaster.pid" && limit=$last
-said=$(timeout -k 5 "$limit" pgbackrest archive-push "$1" 2>&1)
+stopping() { grep -q '^stopping' "$PGBACKREST_PG1_PATH/postmaster.pid"; }
+watch() {
+  while sleep 1; do
+    stopping && { sleep "$last"; kill "$1"; return; }
+  done
+}
+stopping && limit=$last
+out=/tmp/pgbackrest-push.$$
+timeout -k 1 "$limit" pgbackrest archive-push "$1" >"$out" 2>&1 &
+pushing=$!
+watch "$pushing" >/dev/null 2>&1 &
+wait "$pushing"
 code=$?
+kill $! 2>/dev/null
+said=$(<"$out")
+rm -f "$out"
 if [ "$code" = 0 ]; then
   [ -e "$mark" ] && [ "$(<"$mark")" = "$place" ] || printf '%s' "$place" >"$mark"
   exit 0
