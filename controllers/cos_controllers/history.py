@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 
 from cos_controllers.api.common import Images
 from cos_controllers.api.stack import CosStack, CosStackSpec, EngineSpec, RollbackMode
-from cos_controllers.components.registry import ENGINES
+from cos_controllers.components.registry import ENGINES, dumper_of, kept_in, stores
+from cos_controllers.components.repository import mounted
 from cos_controllers.hashing import digest
 from cos_controllers.k8s import Manifest, V1ControllerRevision, V1ObjectMeta, manifest
-from cos_controllers.names import ANNOTATION_FAILED, ANNOTATION_GOOD, revision_name, stack_labels
+from cos_controllers.names import ANNOTATION_FAILED, ANNOTATION_GOOD, child_name, revision_name, stack_labels
 from cos_controllers.observation import Snapshot
 from cos_controllers.ownership import is_ours, owner_reference
 
@@ -169,15 +170,26 @@ class History:
         )
 
 
-def component_revision(spec: EngineSpec, images: Images) -> str:
-    """Hash of what the spec asks of a component's pods.
+def component_revision(spec: EngineSpec, images: Images, mounted: str = "") -> str:
+    """Hash of what the spec asks of a component's pods. `mounted`: names what else they mount, "" if nothing.
 
     What is absent or empty is left out: a field that a later version of the API adds, absent by default, changes no
     hash. What was defaulted is in: another default changes none either, for it is stored in the object.
     """
     own = spec.model_dump(by_alias=True, mode="json", exclude_none=True, exclude=set(spec.live_fields))
     shared = images.model_dump(by_alias=True, mode="json", exclude_none=True)
-    return digest([_without_blanks(own), _without_blanks(shared)])
+    return digest([_without_blanks(own), _without_blanks(shared), *([mounted] if mounted else [])])
+
+
+def _mounted(stack: CosStack) -> dict[str, str]:
+    """What the pods of components mount of repositories, of those that do: their log goes there."""
+    found: dict[str, str] = {}
+    for component in stores(stack.spec):
+        dumper = dumper_of(component, stack.spec)
+        for repository in kept_in(component, stack.spec) if dumper and dumper.keeps_log else ():
+            name = child_name(stack.metadata.name, component)
+            found[component] = mounted(stack.metadata.name, repository, name)
+    return found
 
 
 def _without_blanks(value: Any) -> Any:
@@ -213,7 +225,9 @@ def _current(stack: CosStack, stored: list[Revision]) -> Revision:
     spec = stack.spec
     content = spec.model_dump(by_alias=True, mode="json", exclude_none=True, exclude=_CONDUCT)
     postgres = [_without_blanks(item) for item in content["postgres"]]
-    name = revision_name(stack.metadata.name, digest(_without_blanks({**content, "postgres": postgres})))
+    reached = _mounted(stack)
+    told = {**content, "postgres": postgres, **({"mounted": reached} if reached else {})}
+    name = revision_name(stack.metadata.name, digest(_without_blanks(told)))
     newest = stored[-1] if stored else None
     found = next((revision for revision in stored if revision.name == name), None)
     if found is None:
@@ -222,7 +236,7 @@ def _current(stack: CosStack, stored: list[Revision]) -> Revision:
             number=0,
             spec=content,
             components={
-                component: component_revision(section, spec.images)
+                component: component_revision(section, spec.images, reached.get(component, ""))
                 for engine in ENGINES
                 for component, section in engine.instances(spec).items()
             },

@@ -29,12 +29,6 @@ def place_of(stack: CosStack, repository: Repository, component: str, objects: M
     return str((claim.get("metadata") or {}).get("uid") or "")
 
 
-def places_of(stack: CosStack, component: str, objects: Mapping[Ref, Manifest]) -> frozenset[str]:
-    """Every place at which backups of a component are kept."""
-    found = (place_of(stack, item, component, objects) for item in repositories_of(stack))
-    return frozenset(filter(None, found))
-
-
 def path_of(namespace: str, stack: str, component: str) -> str:
     """Where the copies of a component are, in whatever repository."""
     return f"{namespace}/{stack}/{component}"

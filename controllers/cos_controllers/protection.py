@@ -10,13 +10,13 @@ from cos_controllers.api.backup import BackupPhase, CopyStatus, StackBackup
 from cos_controllers.api.restore import RestorePhase, StackRestore
 from cos_controllers.api.stack import CosStack
 from cos_controllers.api.status import ConditionStatus, Reason
-from cos_controllers.components.registry import copied_from, stores
+from cos_controllers.components.registry import copied_from, kept_in, stores
 from cos_controllers.hashing import digest
 from cos_controllers.k8s import Manifest
 from cos_controllers.mounts import BACKUP_KEY
 from cos_controllers.names import ANNOTATION_ESCROWED, backup_key_secret, child_name
 from cos_controllers.observation import Problem, Ref, Snapshot
-from cos_controllers.places import places_of, repositories_of
+from cos_controllers.places import place_of, repositories_of
 from cos_controllers.timetable import VERIFICATION, age, late, verification_of, verifications
 from cos_controllers.volumes import current_claim
 
@@ -62,7 +62,7 @@ def good_copies(
     name = current_claim(stack, objects, child_name(stack.metadata.name, component))
     claim = objects.get(Ref("PersistentVolumeClaim", name)) or {}
     lineage = (claim.get("metadata") or {}).get("uid")
-    places = places_of(stack, component, objects)
+    places = _places(stack, component, objects)
     rows = (
         row
         for backup in backups
@@ -74,6 +74,12 @@ def good_copies(
         and row.place in places
     )
     return sorted(rows, key=lambda row: row.point_in_time or "")
+
+
+def _places(stack: CosStack, component: str, objects: Mapping[Ref, Manifest]) -> frozenset[str]:
+    """Every place in which a component's copies can be: those elsewhere lead to no other moment than their own."""
+    found = (place_of(stack, item, component, objects) for item in kept_in(component, stack.spec))
+    return frozenset(filter(None, found))
 
 
 def _of_logs(stack: CosStack, snapshot: Snapshot) -> Iterator[Problem]:
@@ -109,7 +115,7 @@ def _of_repositories(
 ) -> Iterator[Problem]:
     """Repositories that the newest copy in them says something bad of."""
     for component in stores(stack.spec):
-        for place in places_of(stack, component, snapshot.objects):
+        for place in _places(stack, component, snapshot.objects):
             rows = [
                 row
                 for backup in backups

@@ -17,7 +17,7 @@ from cos_controllers.api.status import CosStackStatus, Reason, Verdict
 from cos_controllers.components.assemble import assemble, encoded
 from cos_controllers.components.base import Archive, Context, Engine
 from cos_controllers.components.registry import DUMPERS, ENGINES
-from cos_controllers.components.repository import of_repository
+from cos_controllers.components.repository import mounted, of_repository
 from cos_controllers.credentials import Credentials, Login, derive_password
 from cos_controllers.halts import halt_of
 from cos_controllers.history import History, Revision, read_history, spec_of
@@ -369,6 +369,7 @@ def _archive(stack: CosStack, wanted: Wanted, repository: Repository, snapshot: 
         lineage=claim["metadata"].get("uid", ""),
         volumes=volumes,
         mounts=mounts,
+        mounted=mounted(metadata.name, repository, wanted.name),
     )
 
 

@@ -348,8 +348,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
     ),
     "a log that says enough": (
         archived(parameters={"wal_level": "logical"}),
-        archived(parameters={"wal_level": "minimal"}),
-        ("spec.postgres[0].parameters", "wal_level must not be minimal"),
+        archived(parameters={"wal_level": "MINIMAL"}),
+        ("spec.postgres[0].parameters", "wal_level must be replica or logical"),
     ),
     "a log that is not kept may say less": (
         {"postgres": [{"name": "prod", "parameters": {"wal_level": "minimal", "max_wal_senders": "0"}}]},
@@ -370,6 +370,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
         archived("main", endpoint="http://s3.example.com"),
         archived("away", endpoint="http://s3.example.com"),
         ("spec.postgres", "archive needs a repository that is reached by https"),
+    ),
+    "a log goes to a bucket without dots": (
+        archived("main", bucket="my.logs"),
+        archived("away", bucket="my.logs"),
+        ("spec.postgres", "in a bucket without dots in its name"),
     ),
     "how long a log waits": (
         archived(),

@@ -103,7 +103,7 @@ class Archive(ApiModel):
 
     repository: Annotated[str, Field(pattern=r"^([a-z0-9]([-a-z0-9]{0,18}[a-z0-9])?)?$", max_length=20)] = ""
     """Repository of `spec.backup.repositories` that keeps the log and the backups of this instance; the first when
-    empty. A bucket must be reached by https."""
+    empty. A bucket must be reached by https, and have no dots in its name."""
     timeout_seconds: Annotated[int, Field(ge=10, le=3600)] = 60
     """Seconds after which a part of the log is sent that is not full yet: with the volume, so much is lost at most."""
 

@@ -161,9 +161,11 @@ class PostgresSpec(StoreSpec):
         ),
         Rule(
             cel="!has(self.archive) || !has(self.parameters) || !('wal_level' in self.parameters) || "
-            "self.parameters['wal_level'] != 'minimal'",
-            message="parameters.wal_level must not be minimal with archive: remove one of them",
-            holds=lambda self: self.archive is None or self.parameters.get("wal_level") != "minimal",
+            "self.parameters['wal_level'] in ['replica', 'logical']",
+            message="parameters.wal_level must be replica or logical with archive: change it, or remove one of them",
+            holds=lambda self: (
+                self.archive is None or self.parameters.get("wal_level", "replica") in {"replica", "logical"}
+            ),
             field_path=".parameters",
         ),
         Rule(
@@ -486,13 +488,15 @@ class CosStack(ApiModel):
         ),
         Rule(
             cel="!has(self.spec.backup) || self.spec.postgres.all(p, !has(p.archive) || "
-            "self.spec.backup.repositories.all(r, !has(r.s3) || r.s3.endpoint.startsWith('https://') || "
+            "self.spec.backup.repositories.all(r, !has(r.s3) || "
+            "(r.s3.endpoint.startsWith('https://') && !r.s3.bucket.contains('.')) || "
             "r.name != (has(p.archive.repository) && p.archive.repository != '' ? p.archive.repository : "
             "self.spec.backup.repositories[0].name)))",
-            message="archive needs a repository that is reached by https: pgBackRest speaks no plain http",
+            message="archive needs a repository that is reached by https, in a bucket without dots in its name: "
+            "pgBackRest can do no other",
             holds=lambda self: (
                 not any(
-                    found.s3 and not found.s3.endpoint.startswith("https://")
+                    found.s3 and (not found.s3.endpoint.startswith("https://") or "." in found.s3.bucket)
                     for item in self.spec.postgres
                     if (found := _archive_of(self.spec, item))
                 )

@@ -13,7 +13,7 @@ from cos_controllers.backups.order import Order, Tidy
 from cos_controllers.backups.retention import Upkeep, upkeep
 from cos_controllers.backups.seen import Seen, holder, pods_left, pods_on, repository_of
 from cos_controllers.components.base import Engine
-from cos_controllers.components.registry import DUMPERS, ENGINES, copied_from, dumper_of, stores
+from cos_controllers.components.registry import DUMPERS, ENGINES, copied_from, dumper_of, kept_in, stores
 from cos_controllers.components.repository import key_secret
 from cos_controllers.conditions import previous_row
 from cos_controllers.halts import halted_by, halting
@@ -22,7 +22,7 @@ from cos_controllers.k8s import Manifest
 from cos_controllers.mounts import BACKUP_KEY, S3_KEYS
 from cos_controllers.names import backup_job, child_name
 from cos_controllers.observation import Ref
-from cos_controllers.places import location, path_of, place_of, region, repositories_of
+from cos_controllers.places import location, path_of, place_of, region
 from cos_controllers.pods import claim_of, is_pod_ready
 from cos_controllers.timetable import is_over
 
@@ -128,8 +128,7 @@ def _kept_elsewhere(backup: StackBackup, stack: CosStack) -> str:
     """The components of which no copy can be in the repository that is asked for."""
     asked = repository_of(backup.spec.repository, stack)
     for name in chosen(backup, stack):
-        engine = engine_of(name, stack)
-        found = DUMPERS[engine.kind].kept_in(engine.instances(stack.spec)[name], repositories_of(stack))
+        found = kept_in(name, stack.spec)
         if asked and asked not in found:
             kept = ", ".join(item.name for item in found) or "none"
             others = ", ".join(item for item in chosen(backup, stack) if item != name)

@@ -127,7 +127,9 @@ def job_of_copy(
     )
     placed = _placed(job, template)
     # Where nobody runs, the volume itself says which nodes may mount it.
-    return _beside(placed, stack, order) if dump.source and not dumper.offline else placed
+    if not dump.source or dumper.offline:
+        return placed
+    return beside(placed, stack, order.component, order.engine)
 
 
 def job_of_restore(
@@ -290,12 +292,12 @@ def _placed(job: Manifest, template: Manifest) -> Manifest:
     return job | {"spec": job["spec"] | {"template": placed}}
 
 
-def _beside(job: Manifest, stack: CosStack, order: Order) -> Manifest:
+def beside(job: Manifest, stack: CosStack, component: str, engine: str) -> Manifest:
     """A Job whose pod runs where the engine's does, whatever else that one is to be near to or far from.
 
     Its volume may be one that a single node mounts.
     """
-    labels = selector_labels(stack.metadata.name, order.component, order.engine)
+    labels = selector_labels(stack.metadata.name, component, engine)
     near = {"labelSelector": {"matchLabels": labels}, "topologyKey": "kubernetes.io/hostname"}
     pod = job["spec"]["template"]
     affinity = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [near]}}

@@ -188,8 +188,7 @@ def _tidied(row: CopyStatus, job: Manifest | None, seen: Seen, now: datetime) ->
     if not found.report:
         what = "its repository is looked after" if order.maintain else "older ones are removed"
         return _Found(row.model_copy(update={"message": f"copied; {what}"}))
-    kept = _kept(found.report)
-    removed = tuple(snapshot for snapshot in order.remove if snapshot not in kept)
+    removed = _removed(found.report)
     update["removed"] = len(removed)
     if order.maintain:
         update["maintained"] = timestamp(now)
@@ -197,10 +196,10 @@ def _tidied(row: CopyStatus, job: Manifest | None, seen: Seen, now: datetime) ->
     return _Found(row.model_copy(update=update), removed=removed)
 
 
-def _kept(report: str) -> tuple[str, ...]:
-    """The copies that others still need."""
+def _removed(report: str) -> tuple[str, ...]:
+    """The copies that are in the repository no longer, none if nobody can say: to remove one twice does no harm."""
     try:
-        return Tidied.model_validate_json(report).kept
+        return Tidied.model_validate_json(report).removed
     except ValidationError:
         return ()
 

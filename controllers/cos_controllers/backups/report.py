@@ -14,6 +14,8 @@ _SALT = b"cos-operator backup key"
 LIMIT = 4096
 #: Copies that a report has room for, at 560 bytes each at most.
 MOST_FOUND = 7
+#: Copies that are removed at once. There is one copy for one that was made, in the long run.
+MOST_REMOVED = 40
 #: In seconds since 1970: a clock that says more is wrong.
 _YEAR_2100 = 4_102_444_800
 
@@ -49,11 +51,12 @@ class Report(_Model):
 class Tidied(_Model):
     """A repository that was looked after. `checked`: it was found whole, and space was given back.
 
-    `kept`: copies that could not be removed yet, since others need them.
+    `removed`: copies that are there no longer. The others are for next time: there were too many, or some that are to
+    stay are built upon them.
     """
 
     checked: bool
-    kept: tuple[str, ...] = ()
+    removed: Annotated[tuple[str, ...], Field(max_length=MOST_REMOVED)] = ()
 
 
 class FoundCopy(_Model):

@@ -29,13 +29,15 @@ from cos_controllers.backups.begin import (
     template_of,
 )
 from cos_controllers.backups.candidates import candidate, candidate_of, claim_ref
-from cos_controllers.backups.job import job_of_restore, job_of_search, kept, thrown_away, tool_of
+from cos_controllers.backups.job import beside, job_of_restore, job_of_search, kept, thrown_away, tool_of
 from cos_controllers.backups.order import Find
 from cos_controllers.backups.report import FoundCopy, of_facts
-from cos_controllers.backups.seen import Seen, repository_of
+from cos_controllers.backups.seen import Seen, pods_left, repository_of
+from cos_controllers.components.base import Engine
 from cos_controllers.components.registry import DUMPERS, dumper_of
 from cos_controllers.conditions import previous_row
 from cos_controllers.jobs import NO_IMAGE
+from cos_controllers.k8s import Manifest
 from cos_controllers.names import child_name, claim_name
 from cos_controllers.observation import Ref
 from cos_controllers.places import location, path_of, place_of, region
@@ -256,7 +258,7 @@ def begin_search(restore: StackRestore, row: RestoredStatus, seen: Seen) -> Begi
     job = job_of_search(
         stack, restore, repository, row.name, order, dumper, template=template, image=seen.image
     )
-    return Begin(row.name, job, admit=False)
+    return Begin(row.name, _reaching(repository, job, row.name, engine, stack, seen), admit=False)
 
 
 def _not_after(restore: StackRestore, source: RestoreSource) -> int:
@@ -332,8 +334,9 @@ def begin_restore(restore: StackRestore, row: RestoredStatus, seen: Seen) -> Sta
     name = claim_name(instance, max(*volumes, serial_of(runs_on), -1) + 1)
     claim = candidate(restore, stack, copy, engine.kind, name, spec, old)
     made = seen.problems.get(row.name) or "its Job is made"
+    reaching = partial(_reaching, repository, component=row.name, engine=engine, stack=stack, seen=seen)
     if is_proof(restore):
-        begin = Begin(row.name, fill(volume=thrown_away(claim)), admit=False)
+        begin = Begin(row.name, reaching(job=fill(volume=thrown_away(claim))), admit=False)
         return Stage(row.model_copy(update={"message": made}), begin=(begin,))
     if not mine:
         told = seen.problems.get(row.name) or f"volume {name} is made"
@@ -341,8 +344,17 @@ def begin_restore(restore: StackRestore, row: RestoredStatus, seen: Seen) -> Sta
         return Stage(row.model_copy(update=update), claims=(Claim(row.name, claim),))
     name = mine[0]["metadata"]["name"]
     update = {"claim": name, "previous_claim": before, "message": made}
-    begin = Begin(row.name, fill(volume=kept(name)), admit=False)
+    begin = Begin(row.name, reaching(job=fill(volume=kept(name))), admit=False)
     return Stage(row.model_copy(update=update), begin=(begin,))
+
+
+def _reaching(
+    repository: Repository, job: Manifest, component: str, engine: Engine, stack: CosStack, seen: Seen
+) -> Manifest:
+    """A Job that can reach a repository: a volume that the engine's own pod has, on the node where that is."""
+    held = repository.volume is not None and DUMPERS[engine.kind].keeps_log
+    pods = pods_left(child_name(stack.metadata.name, component), seen)
+    return beside(job, stack, component, engine.kind) if held and pods else job
 
 
 def _earlier(restore: StackRestore, component: str, seen: Seen) -> str:

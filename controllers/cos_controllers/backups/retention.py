@@ -20,8 +20,8 @@ from cos_controllers.timetable import age, is_over, made_by, schedules_of
 #: Failed backups of a schedule that are kept, as Kubernetes keeps failed Jobs: for a person to read.
 _FAILED_KEPT = 3
 _SKEW = timedelta(seconds=30)
-#: Copies that are removed at once. There is one copy for one that was made, in the long run.
-MOST_REMOVED = 20
+#: Copies that a Job is told to remove. It removes as many at once as its report has room for.
+_MOST_TOLD = 500
 
 
 class Upkeep(NamedTuple):
@@ -112,7 +112,7 @@ def upkeep(stack: CosStack, component: str, place: str, path: str, seen: Seen, n
         and row.snapshot not in held
         and backup.metadata.labels.get(LABEL_SCHEDULE) in active
     ]
-    remove = () if _is_searched(seen) else tuple(old[:MOST_REMOVED])
+    remove = () if _is_searched(seen) else tuple(old[:_MOST_TOLD])
     rows = [row for _, row in there if row.completion_time]
     newest = max(rows, key=lambda row: row.completion_time or "", default=None)
     if not (newest and newest.maintenance_failure) and not _is_maintenance_due(stack, rows, now):

@@ -45,7 +45,8 @@ class Archive:
     """Where an instance's log goes while it serves.
 
     `repository`, `region`: the place as restic is told it. `place`: what tells it from any other. `lineage`: UID of the
-    data volume, "" while it is not known. `volumes` and `mounts`: what a pod needs to reach it.
+    data volume, "" while it is not known. `volumes` and `mounts`: what a pod needs to reach it; `mounted`: a hash of
+    them.
     """
 
     repository: str
@@ -54,6 +55,7 @@ class Archive:
     lineage: str
     volumes: tuple[V1Volume, ...]
     mounts: tuple[V1VolumeMount, ...]
+    mounted: str
 
 
 @dataclass(frozen=True)

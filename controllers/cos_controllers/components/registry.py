@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from cos_controllers.api.backup import Repository
 from cos_controllers.api.stack import CosStackSpec, StoreSpec
 from cos_controllers.components.base import Dumper, Engine
 from cos_controllers.components.elasticsearch import Elasticsearch
@@ -50,3 +51,11 @@ def copied_from(spec: CosStackSpec) -> dict[str, str]:
 def dumper_of(component: str, spec: CosStackSpec) -> Dumper | None:
     """What copies a component; None of one of which there are no copies."""
     return DUMPERS.get(stores(spec).get(component, "")) if copied_from(spec).get(component) == "" else None
+
+
+def kept_in(component: str, spec: CosStackSpec) -> Sequence[Repository]:
+    """The repositories of a stack that copies of a component can be in; none of one of which there are no copies."""
+    dumper = dumper_of(component, spec)
+    found = (engine.instances(spec).get(component) for engine in ENGINES)
+    instance = next((item for item in found if item), None)
+    return dumper.kept_in(instance, spec.backup.repositories) if dumper and instance and spec.backup else ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cos_controllers.api.backup import Repository
 from cos_controllers.components.parts import mount
+from cos_controllers.hashing import digest
 from cos_controllers.k8s import (
     V1KeyToPath,
     V1PersistentVolumeClaimVolumeSource,
@@ -13,6 +14,7 @@ from cos_controllers.k8s import (
     V1Volume,
     V1VolumeMount,
     V1VolumeProjection,
+    manifest,
 )
 from cos_controllers.mounts import AUTHORITY, BACKUP_KEY, CREDENTIALS_DIR, KEY_DIR, REPOSITORY_DIR, S3_KEYS
 from cos_controllers.names import backup_claim, backup_key_secret
@@ -59,3 +61,9 @@ def _keys_of(secret: str, *keys: str, optional: bool = False) -> V1VolumeProject
     """These keys of a Secret as files, and no others."""
     items = [V1KeyToPath(key=key, path=key) for key in keys]
     return V1VolumeProjection(secret=V1SecretProjection(name=secret, items=items, optional=optional))
+
+
+def mounted(stack: str, repository: Repository, instance: str) -> str:
+    """A hash of what a pod of an instance mounts of a repository, which no running pod can change."""
+    volumes, _ = of_repository(stack, repository, instance, optional=True)
+    return digest([manifest(volume) for volume in volumes])

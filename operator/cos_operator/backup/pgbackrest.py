@@ -22,7 +22,9 @@ _PERCENT = re.compile(r"DETAIL: (?:backup|restore) file .*, (\d+\.\d+)%\)")
 #: What a service that speaks S3 says of an error.
 _ANSWER = re.compile(r"<Code>([^<]*)</Code>.*?<Message>([^<]*)</Message>", re.DOTALL)
 #: Exit codes that mean something of their own (pgBackRest's src/build/error/error.yaml).
-_FORMAT, _CRYPTO = 29, 95
+_FORMAT, _FILE_MISSING = 29, 55
+_LABEL = re.compile(r"\d{8}-\d{6}F")
+_ANOTHER_KEY = "the repository was written with another key than the one that is given"
 
 
 @dataclass(frozen=True)
@@ -87,11 +89,22 @@ class PgBackRest:
         try:
             self._call("stanza-create", f"--stanza={lineage}", within=OPEN_SECONDS)
         except ToolError as error:
-            if "NoSuchBucket" not in str(error):
+            if "NoSuchBucket" in str(error):
+                told = "the bucket does not exist: create it, since pgBackRest makes none"
+                raise ToolError(told, error.code) from error
+            if error.code != _FILE_MISSING or self._has_backups(lineage):
                 raise
-            told = "the bucket does not exist: create it, since pgBackRest makes none"
-            raise ToolError(told, error.code) from error
+            # Somebody was killed while it was made.
+            for command in ("stop", "stanza-delete --force", "start", "stanza-create"):
+                name, *options = command.split()
+                self._call(name, f"--stanza={lineage}", *options, within=OPEN_SECONDS)
         self._call("check", f"--stanza={lineage}")
+
+    def _has_backups(self, lineage: str) -> bool:
+        """Whether there is anything of a backup in a stanza, listed or not."""
+        found: list[str] = []
+        self._call("repo-ls", f"backup/{lineage}", hear=found.append, within=OPEN_SECONDS)
+        return any(_LABEL.match(line) for line in found)
 
     def backup(self, lineage: str, *, full: bool, annotations: Mapping[str, str], size: int) -> None:
         """Make a backup, of all or of what has changed since the last full one. Raises `ToolError`.
@@ -126,8 +139,12 @@ class PgBackRest:
         self._call("expire", f"--stanza={lineage}", f"--set={label}", "--log-level-console=error")
 
     def trim(self, lineage: str, full: int) -> None:
-        """Remove the log from before the oldest of so many full backups, which are all. Raises `ToolError`."""
-        self._call("expire", f"--stanza={lineage}", f"--repo1-retention-full={full}")
+        """Remove the log from before the oldest of so many full backups, which are all. Raises `ToolError`.
+
+        No backup goes with it, whatever has been made since they were counted.
+        """
+        keep = ("--repo1-retention-full=9999999", "--repo1-retention-archive-type=full")
+        self._call("expire", f"--stanza={lineage}", *keep, f"--repo1-retention-archive={full}")
 
     def verify(self, lineage: str, label: str = "") -> None:
         """Read the log and the backups, or one of them, and compare checksums. Raises `ToolError`."""
@@ -165,6 +182,8 @@ class PgBackRest:
         try:
             self._program.call((), *arguments, hear=listen, within=within)
         except ToolError as error:
+            if error.code == _FORMAT and "FormatError" in "".join(errors):
+                raise ToolError(_ANOTHER_KEY, error.code) from None
             raise ToolError(f"{error}{because(_first(errors))}", error.code) from None
 
 
@@ -183,7 +202,7 @@ def _wrong_with(stanza: Mapping[str, Any]) -> str:
         return ""
     told = [repo["status"]["message"] for repo in stanza.get("repo") or () if repo["status"]["code"]]
     if any("FormatError" in text or "CryptoError" in text for text in told):
-        return "the repository was written with another key than the one that is given"
+        return _ANOTHER_KEY
     return because(_first(told) or [status["message"]])[2:]
 
 
@@ -212,8 +231,6 @@ def position(lsn: str) -> int:
 
 def explained(code: int, said: str) -> str:
     """An exit code in words."""
-    if code in {_FORMAT, _CRYPTO} and "FormatError" in said:
-        return "the repository was written with another key than the one that is given"
     return f"pgBackRest ended with {code}{because(said.splitlines())}"
 
 

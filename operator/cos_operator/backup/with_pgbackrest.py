@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cos_controllers.backups.order import LOGIN_DIR, Fetch, Find, Order, Tidy
-from cos_controllers.backups.report import Facts, FoundCopy, Progress, Report, Tidied
+from cos_controllers.backups.report import MOST_REMOVED, Facts, FoundCopy, Progress, Report, Tidied
 from cos_controllers.mounts import AUTHORITY, CREDENTIALS_DIR, S3_KEYS, TARGET_DIR
 from cos_controllers.pgbackrest import AUTHORITY_VARIABLE, KEY_VARIABLE, S3_VARIABLES, variables
 from cos_operator.backup.files import CopyError, fingerprint_of, key, secret
@@ -51,15 +51,19 @@ class PostgresCopies:
         if newest is None:
             raise CopyError("pgBackRest has made a backup and does not list it")
         if newest.damaged:
+            if any(made.is_full and made.label != newest.label for made in before):
+                # Nothing is to be built upon it, and no log to be kept for it.
+                tool.expire(newest.lineage, newest.label)
             raise CopyError(
                 f"pages of the data fail their checksum: backup {newest.label} is not to be trusted"
             )
         return Report(facts=_facts(newest), snapshot=newest.label, stored=newest.added, key=mark)
 
     def found(self, order: Find) -> list[FoundCopy]:
-        """Of every volume that the component has had. Raises `ToolError` if one of them cannot be read."""
+        """Of every volume that the component has had, and that can be read: of one the key may be lost."""
         place = self._tool(order, order.limit).info()
-        if wrong := next(filter(None, place.stanzas.values()), ""):
+        wrong = next(filter(None, place.stanzas.values()), "")
+        if wrong and not place.backups:
             raise ToolError(wrong)
         return [
             FoundCopy(
@@ -100,15 +104,16 @@ class PostgresCopies:
         if order.maintain:
             for lineage, label in _to_verify(place.backups, order):
                 tool.verify(lineage, label)
-        going = removable(place.backups, order.remove)
+        going = removable(place.backups, order.remove)[:MOST_REMOVED]
         for made in going:
             tool.expire(made.lineage, made.label)
         left = tool.info().backups
-        touched = {made.lineage for made in (left if order.maintain else going)}
-        for lineage in sorted(touched):
+        for lineage in sorted({made.lineage for made in going}):
             tool.trim(lineage, sum(made.is_full for made in left if made.lineage == lineage))
-        labels = {made.label for made in left}
-        return Tidied(checked=order.maintain, kept=tuple(item for item in order.remove if item in labels))
+        # Those that were not there count too.
+        there = {made.label for made in left}
+        removed = [label for label in order.remove if label not in there]
+        return Tidied(checked=order.maintain, removed=tuple(removed[:MOST_REMOVED]))
 
     def _tool(
         self,
@@ -160,7 +165,10 @@ def _to_verify(backups: Sequence[Made], order: Tidy) -> list[tuple[str, str]]:
     if not order.part:
         return []
     known = sorted((made.lineage, made.label) for made in backups)
-    return known[order.part - 1 :: order.parts]
+    if not known:
+        return []
+    # Of fewer than there are parts each comes in turn again.
+    return known[(order.part - 1) % min(order.parts, len(known)) :: order.parts]
 
 
 def _facts(made: Made) -> Facts:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from cos_controllers.backups.order import DATA_DIR, FACTS_FILE, WORK_DIR, Fetch, Find, Order, Tidy
-from cos_controllers.backups.report import Facts, FoundCopy, Progress, Report, Tidied
+from cos_controllers.backups.report import MOST_REMOVED, Facts, FoundCopy, Progress, Report, Tidied
 from cos_controllers.mounts import AUTHORITY, BACKUP_KEY, CREDENTIALS_DIR, KEY_DIR, S3_KEYS
 from cos_operator.backup.files import CopyError, fingerprint_of, secret
 from cos_operator.backup.restic import Restic
@@ -59,11 +59,12 @@ class SnapshotCopies:
         restic.open()
         if order.maintain:
             restic.check(order.part, order.parts)
-        if order.remove:
-            restic.forget(order.remove)
+        removed = order.remove[:MOST_REMOVED]
+        if removed:
+            restic.forget(removed)
         if order.maintain:
             restic.prune()
-        return Tidied(checked=order.maintain)
+        return Tidied(checked=order.maintain, removed=removed)
 
     def _restic(
         self, order: Order | Find | Fetch | Tidy, tell: Callable[[Progress], None] = lambda _: None

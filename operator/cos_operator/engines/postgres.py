@@ -175,7 +175,11 @@ class PostgresClient:
                 full = is_nearly_full(storage)
                 if storage and not full:
                     await _ensure_gate(connection)
-            serving, unknown = (None, NOT_WRITTEN) if full else await _written(target, admin)
+            if archive:
+                # Each write would be another part of the log that the volume has to keep.
+                serving, unknown = None, f"nothing was written: {archive}"
+            else:
+                serving, unknown = (None, NOT_WRITTEN) if full else await _written(target, admin)
         except (Error, OSError) as error:
             return Facts(unknown=f"not examined: {_sentence(error)}")
         if not state.sees_all:

@@ -20,7 +20,8 @@ from test_search import copy, found
 from cos_controllers.api.backup import BackupPhase, StackBackup
 from cos_controllers.api.restore import RestorePhase, StackRestore
 from cos_controllers.backups.candidates import candidate_of
-from cos_controllers.backups.job import DUMP, FETCHER, FINDER, LOAD, STORE, TIDIER
+from cos_controllers.backups.job import DUMP, FETCHER, FINDER, LOAD, STORE, TIDIER, told
+from cos_controllers.backups.order import Tidy
 from cos_controllers.k8s import Manifest
 
 #: Looks of five seconds after which everything is over, whatever happened.
@@ -96,11 +97,15 @@ class Life:
             DUMP: lambda: "",
             FETCHER: lambda: "",
             STORE: lambda: report(self.world.now),
-            TIDIER: lambda: '{"checked": false}',
+            TIDIER: lambda: json.dumps({"checked": False, "removed": self._removed(name)}),
             FINDER: lambda: found(copy()),
             LOAD: lambda: json.dumps({"entries": 3}),
         }
         self.world.end(says[container](), container=container, name=name)
+
+    def _removed(self, name: str) -> list[str]:
+        order = told(self.world.jobs[name], Tidy)
+        return list(order.remove) if order else []
 
     def _disturb(self, name: str) -> None:
         if self.what is Happens.JOB_DIES:

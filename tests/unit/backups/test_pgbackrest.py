@@ -272,6 +272,37 @@ def test_what_is_not_listed_as_good_is_no_copy(root: Path, info: list[dict[str, 
     assert says in (root / "report").read_text()
 
 
+def test_a_stanza_that_was_begun_and_never_finished_is_made_anew(root: Path) -> None:
+    missing = "echo 'P00  ERROR: [055]: archive.info exists but backup.info is missing on repo1'; exit 55"
+    once = f"[ -e {root}/made ] || {{ touch {root}/made; {missing}; }}"
+    program(root, [stanza(listed(FULL))], **{"stanza-create": once, "repo-ls": "echo backup.history"})
+    assert runner.run(order(), root, root / "report") == 0
+    assert [call.split()[0] for call in calls(root)][:6] == [
+        "stanza-create",
+        "repo-ls",
+        "stop",
+        "stanza-delete",
+        "start",
+        "stanza-create",
+    ]
+
+
+def test_a_stanza_that_has_lost_its_list_is_never_made_anew(root: Path) -> None:
+    missing = "echo 'P00  ERROR: [055]: archive.info exists but backup.info is missing on repo1'; exit 55"
+    program(root, [], **{"stanza-create": missing, "repo-ls": f"echo {FULL}"})
+    assert runner.run(order(), root, root / "report") == 1
+    assert "backup.info is missing" in (root / "report").read_text()
+    assert "stanza-delete" not in (root / "calls").read_text()
+
+
+def test_another_key_is_told_by_what_it_is(root: Path) -> None:
+    program(root, [], **{"stanza-create": "echo 'P00 ERROR: [029]: FormatError: key/value \\x9f'; exit 29"})
+    assert runner.run(order(), root, root / "report") == 1
+    assert (
+        root / "report"
+    ).read_text() == "the repository was written with another key than the one that is given"
+
+
 ERROR = """cat <<'SAYS'
 2026-11-27 20:22:48.036 P00  ERROR: [039]: HTTP request failed with 404 (Not Found):
 *** Path/Query ***:
@@ -324,6 +355,12 @@ def test_copies_are_found_of_every_volume_but_for_damaged_ones_and_those_of_othe
         (DIFF, "c", "x"),
         (FULL, "b", LINEAGE),
     ]
+
+
+def test_a_volume_that_cannot_be_read_keeps_no_other_from_being_found(root: Path) -> None:
+    program(root, [WRONG_KEY | {"name": "lost"}, stanza(listed(FULL))])
+    wanted = Find(tool=Tool.PGBACKREST, repository="/repository/p", limit=10)
+    assert runner.find(wanted, root, root / "report") == 0
 
 
 def test_a_search_with_another_key_says_so(root: Path) -> None:
@@ -380,26 +417,26 @@ def test_what_goes_takes_the_log_before_the_oldest_whole_copy_with_it(root: Path
     (root / "after.json").write_text(json.dumps([stanza(listed(newer))]))
     gone = f"[[ $* != *--set* ]] || cp {root}/after.json {root}/info.json"
     program(root, [stanza(listed(FULL), listed(newer))], expire=gone)
-    assert tidied(root, remove=[FULL]) == Tidied(checked=False, kept=())
-    assert calls(root) == [
-        f"expire --stanza={LINEAGE} --set={FULL} --log-level-console=error",
-        f"expire --stanza={LINEAGE} --repo1-retention-full=1",
-    ]
+    assert tidied(root, remove=[FULL]) == Tidied(checked=False, removed=(FULL,))
+    remove, trim = calls(root)
+    assert remove == f"expire --stanza={LINEAGE} --set={FULL} --log-level-console=error"
+    assert trim.startswith(f"expire --stanza={LINEAGE} --repo1-retention-full=9999999 "), (
+        "no backup goes with the log"
+    )
+    assert trim.endswith(" --repo1-retention-archive=1")
 
 
 def test_what_is_still_needed_is_told_to_be_kept(root: Path) -> None:
     program(root, [stanza(listed(FULL), listed(DIFF), listed("20261128-202000F"))])
-    assert tidied(root, remove=[FULL]) == Tidied(checked=False, kept=(FULL,))
+    assert tidied(root, remove=[FULL]) == Tidied(checked=False, removed=())
     assert calls(root) == []
 
 
 def test_a_repository_is_read_in_parts_before_anything_goes(root: Path) -> None:
     program(root, [stanza(listed(FULL), listed(DIFF))])
     assert tidied(root, maintain=True, part=2, parts=2).checked
-    assert calls(root) == [
-        f"verify --stanza={LINEAGE} --output=text --set={DIFF}",
-        f"expire --stanza={LINEAGE} --repo1-retention-full=1",
-    ]
+    assert tidied(root, maintain=True, part=13, parts=20).checked, "of two there are no twenty parts"
+    assert calls(root) == [f"verify --stanza={LINEAGE} --output=text --set={label}" for label in (DIFF, FULL)]
 
 
 def test_from_a_repository_that_is_damaged_nothing_is_taken(root: Path) -> None:

@@ -103,7 +103,7 @@ def test_what_could_not_be_removed_is_removed_with_a_later_copy() -> None:
     assert order.tool is Tool.PGBACKREST
     first, second = order.remove
     made.end(report(made.now), name=JOB)
-    made.end(Tidied(checked=False, kept=(first,)).model_dump_json(), container=TIDIER, name=JOB)
+    made.end(Tidied(checked=False, removed=(second,)).model_dump_json(), container=TIDIER, name=JOB)
     for _ in range(3):
         made.step()
     assert made.row("b", COMPONENT).removed == 1

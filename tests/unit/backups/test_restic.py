@@ -278,7 +278,7 @@ def test_what_is_there_is_checked_before_copies_are_taken_out_and_space_is_given
         "snapshots --json --no-lock",
         f"prune {wait}",
     ]
-    assert (root / "report").read_text() == '{"checked":true,"kept":[]}'
+    assert (root / "report").read_text() == '{"checked":true,"removed":["aa","bb"]}'
 
 
 def test_of_a_repository_that_is_not_whole_nothing_is_taken_away(root: Path) -> None:

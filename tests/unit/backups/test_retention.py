@@ -13,19 +13,25 @@ from hypothesis import strategies as st
 from cos_controllers.api.backup import BackupPhase
 from cos_controllers.backups.job import TIDIER, told
 from cos_controllers.backups.order import Tidy
+from cos_controllers.backups.report import Tidied
 from cos_controllers.backups.retention import expired
 from cos_controllers.conditions import timestamp
 from cos_controllers.k8s import Manifest
 
 #: None of which is due any more once the tests have begun.
 YEARLY = "0 3 1 1 *"
-TIDIED = '{"checked": false}'
-MAINTAINED = '{"checked": true}'
 
 
 def kept_by(keep: Manifest, **schedule: Any) -> World:
     nightly = {"name": "nightly", "schedule": "0 3 * * *", "keep": keep, **schedule}
     return World(spec=SPEC | {"backup": SPEC["backup"] | {"schedules": [nightly]}})
+
+
+def tidied_by(world: World, name: str = "cos-redis-backup") -> str:
+    """What the container says that does all it was told to."""
+    order = told(world.jobs[name], Tidy)
+    assert order
+    return Tidied(checked=order.maintain, removed=order.remove).model_dump_json()
 
 
 def add(world: World, name: str, at: datetime, phase: str = "Succeeded", **row: Any) -> None:
@@ -166,7 +172,7 @@ def test_what_is_kept_no_longer_is_said_so_then_removed_and_then_forgotten() -> 
         "redis: copied; older ones are removed",
     )
     assert world.row(new).snapshot == "5f0c9d2e"
-    world.end(TIDIED, container=TIDIER)
+    world.end(tidied_by(world), container=TIDIER)
     world.step()
     assert (world.phase(new), world.row(new).removed) == (BackupPhase.SUCCEEDED, 2)
     assert world.row("d00").phase is BackupPhase.EXPIRED
@@ -226,7 +232,7 @@ def test_an_operator_that_dies_between_any_two_calls_leaves_nothing_behind(calls
             world.end(report(world.now))
             stored = True
         elif world.jobs and stored and not tidied:
-            world.end(TIDIED, container=TIDIER)
+            world.end(tidied_by(world), container=TIDIER)
             tidied = True
     assert any(name.startswith("cos-nightly-202601050300") for name in world.backups)
     assert not {"d00", "d01", "d02"} & set(world.backups)
@@ -248,7 +254,7 @@ def test_repositories_are_looked_after_once_at_their_time() -> None:
         world.end(report(world.now))
         world.step()
         if order:
-            world.end(MAINTAINED, container=TIDIER)
+            world.end(tidied_by(world), container=TIDIER)
         for _ in range(3):
             world.step()
         assert world.phase(name) is BackupPhase.SUCCEEDED

@@ -33,7 +33,7 @@ LOGINS = Credentials(
 
 
 def archive(lineage: str = "uid-1", repository: str = "s3:https://s3/b/cos/cos/postgres-prod") -> Archive:
-    return Archive(repository, "eu-1", "https://s3/b", lineage, (), ())
+    return Archive(repository, "eu-1", "https://s3/b", lineage, (), (), "what")
 
 
 class Pod:
@@ -44,7 +44,7 @@ class Pod:
         for name in ("key/key", "credentials/AWS_ACCESS_KEY_ID", "credentials/AWS_SECRET_ACCESS_KEY"):
             path = root / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(f"{path.name}-value\r\n")
+            path.write_text(f"\t{path.name}-value\r\n")
         (root / "pgdata/17/data").mkdir(parents=True)
         (root / "pgdata/17/data/postmaster.pid").write_text("1\n/pgdata/17/data\nready   \n")
         self.mark = root / "pgdata/17/archived"
@@ -57,19 +57,23 @@ class Pod:
         of: Archive | None = None,
         claim: str = CLAIM,
         meanwhile: str = "true",
+        mounted: str = "what",
+        installed: bool = True,
     ) -> subprocess.CompletedProcess[str]:
         script = push_script(of or archive(), CLAIM, "17")
         for folder in ("/key", "/credentials", "/pgdata"):
             script = re.sub(rf"(?<=[ =<]){folder}(?=[/ ])", f"{self.root}{folder}", script)
         program = self.root / "pgbackrest"
         program.write_text(
-            f'#!/bin/bash\nenv | grep ^PGBACKREST | sort >{self.root}/environment\necho "$*" >{self.root}/call\n'
+            f'#!/bin/bash\nenv >{self.root}/environment\necho "$*" >{self.root}/call\n'
             f"{meanwhile}\ncat <<'SAYS'\n{said}\nSAYS\nexit {code}\n"
         )
         program.chmod(0o755)
+        if not installed:
+            program.unlink()
         (self.root / "timeout").write_text(f'#!/bin/bash\necho "$3" >{self.root}/limit\nshift 3\nexec "$@"\n')
         (self.root / "timeout").chmod(0o755)
-        known = {"PATH": f"{self.root}:{os.environ['PATH']}", "CLAIM": claim}
+        known = {"PATH": f"{self.root}:{os.environ['PATH']}", "CLAIM": claim, "MOUNTED": mounted}
         return subprocess.run(
             ["/bin/bash", "-c", script, PUSH_FILE, "pg_wal/000000010000000000000001"],
             env=known,
@@ -80,7 +84,7 @@ class Pod:
 
     def told(self) -> dict[str, str]:
         lines = (self.root / "environment").read_text().splitlines()
-        return dict(line.split("=", 1) for line in lines)
+        return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
 @pytest.fixture
@@ -93,7 +97,7 @@ def test_a_part_of_the_log_is_pushed_into_the_stanza_of_the_volume(pod: Pod) -> 
     assert (pod.root / "call").read_text() == "archive-push pg_wal/000000010000000000000001\n"
     told = pod.told()
     assert (told["PGBACKREST_STANZA"], told["PGBACKREST_REPO1_S3_BUCKET"]) == ("uid-1", "b")
-    assert told["PGBACKREST_REPO1_CIPHER_PASS"] == "key-value", "as in Jobs, without what ends the line"
+    assert told["PGBACKREST_REPO1_CIPHER_PASS"] == "key-value", "as in Jobs, without blanks at its ends"
     assert told["PGBACKREST_REPO1_S3_KEY"] == "AWS_ACCESS_KEY_ID-value"
     assert "PGBACKREST_REPO1_STORAGE_CA_FILE" not in told
     (pod.root / "credentials/ca.crt").write_text("PEM")
@@ -104,6 +108,22 @@ def test_a_part_of_the_log_is_pushed_into_the_stanza_of_the_volume(pod: Pod) -> 
 def test_before_the_first_copy_nothing_of_the_log_is_kept(pod: Pod) -> None:
     assert pod.push(MISSING, 103).returncode == 0
     assert not pod.mark.exists()
+
+
+def test_a_backup_that_is_not_set_up_does_not_fill_the_volume(pod: Pod) -> None:
+    (pod.root / "credentials/AWS_SECRET_ACCESS_KEY").unlink()
+    found = pod.push()
+    assert (found.returncode, found.stderr) == (0, "the Secrets of the repository are not there\n")
+    pod.root.joinpath("credentials/AWS_SECRET_ACCESS_KEY").write_text("x")
+    found = pod.push(installed=False)
+    assert found.returncode == 0
+    assert "the image has no pgBackRest" in found.stderr
+
+
+def test_a_key_of_several_lines_is_the_one_of_the_jobs(pod: Pod) -> None:
+    (pod.root / "key/key").write_text(" one\ntwo \n")
+    pod.push()
+    assert "PGBACKREST_REPO1_CIPHER_PASS=one\ntwo\n" in (pod.root / "environment").read_text()
 
 
 def test_once_a_part_was_kept_a_stanza_that_is_gone_is_a_failure(pod: Pod) -> None:
@@ -136,7 +156,7 @@ def test_any_other_failure_is_one_from_the_beginning(pod: Pod, said: str) -> Non
 
 def test_no_failure_ends_the_archiver(pod: Pod) -> None:
     assert pod.push("killed", 137).returncode == 125
-    assert "had not ended within 20 s" in pod.push("", 124).stderr
+    assert "had not ended within 60 s" in pod.push("", 124).stderr
 
 
 def test_a_pod_on_another_volume_than_this_speaks_of_pushes_nothing(pod: Pod) -> None:
@@ -144,10 +164,12 @@ def test_a_pod_on_another_volume_than_this_speaks_of_pushes_nothing(pod: Pod) ->
     assert found.returncode == 1
     assert "nobody has said yet where the log of cos-postgres-prod-data-1 goes" in found.stderr
     assert pod.push(of=archive("")).returncode == 1, "nor one whose volume nobody has seen yet"
+    assert pod.push(mounted="other").returncode == 1, "nor one that has another repository mounted"
     assert not (pod.root / "call").exists()
 
 
-def test_without_the_secrets_of_the_repository_it_waits(pod: Pod) -> None:
+def test_without_the_secrets_of_the_repository_it_waits_once_there_is_a_copy(pod: Pod) -> None:
+    pod.push()
     (pod.root / "credentials/AWS_SECRET_ACCESS_KEY").unlink()
     found = pod.push()
     assert found.returncode == 1
@@ -156,7 +178,7 @@ def test_without_the_secrets_of_the_repository_it_waits(pod: Pod) -> None:
 
 def test_a_server_that_stops_does_not_wait_for_long(pod: Pod) -> None:
     pod.push()
-    assert (pod.root / "limit").read_text() == "20\n"
+    assert (pod.root / "limit").read_text() == "60\n"
     (pod.root / "pgdata/17/data/postmaster.pid").write_text("1\n/pgdata/17/data\nstopping\n")
     pod.push()
     assert (pod.root / "limit").read_text() == "3\n"
@@ -179,7 +201,7 @@ def test_a_server_keeps_its_log_only_where_there_is_a_place_for_it() -> None:
     kept = postgresql_conf(spec, name="cos-postgres-prod", major="17", archived=True)
     assert "archive_mode = 'on'" in kept
     assert "archive_timeout = '30'" in kept
-    assert f"archive_command = 'bash /etc/cos/config/{PUSH_FILE} \"%p\"'" in kept
+    assert f'&& bash /etc/cos/config/{PUSH_FILE} "%p"' in kept
     assert "archive" not in postgresql_conf(spec, name="cos-postgres-prod", major="17")
 
 

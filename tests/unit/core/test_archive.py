@@ -97,3 +97,25 @@ def test_a_log_that_is_kept_back_is_told_before_all_else() -> None:
     assert found["reason"] == "ArchivingFailed"
     assert found["message"].startswith(f"postgres-prod: {late}; ")
     assert world.condition("Ready")["status"] == "True", "it serves"
+
+
+def test_what_a_pod_mounts_of_a_repository_replaces_it_once_and_what_it_does_not_never() -> None:
+    def away(**s3: Any) -> Manifest:
+        where = {"endpoint": "https://s3", "bucket": "bbb", "credentialsSecretRef": {"name": "s3"}, **s3}
+        made = spec({})
+        return made | {"backup": {"repositories": [{"name": "main", "s3": where}]}}
+
+    world = World(away())
+    world.converge()
+    before = world.pods()
+    changed(world, away(prefix="elsewhere"))
+    assert world.pods() == before, "the script says so"
+    assert "export PGBACKREST_REPO1_PATH=/elsewhere/cos/cos/postgres-prod\n" in push(world)
+    for other in (away(credentialsSecretRef={"name": "other"}), spec({})):
+        before = world.pods()
+        changed(world, other)
+        assert world.pods() != before
+        pod = world.objects[Ref("Pod", "cos-postgres-prod-0")]
+        (server,) = pod["spec"]["containers"]
+        told = {item["name"]: item["value"] for item in server["env"]}
+        assert f"mounted={told['MOUNTED']}\n" in push(world), "what waits for its turn pushes nothing"

@@ -16,21 +16,30 @@ from cos_controllers.pgbackrest import AUTHORITY_VARIABLE, KEY_VARIABLE, S3_VARI
 #: Name of the script that pushes the log. pgBackRest takes no backup of a server whose `archive_command` does not name
 #: it.
 PUSH_FILE = "pgbackrest-push.sh"
-PUSH_COMMAND = f'bash {paths.CONFIG_DIR}/{PUSH_FILE} "%p"'
+_PUSH_PATH = f"{paths.CONFIG_DIR}/{PUSH_FILE}"
+#: Without the file, which goes with `spec.backup`, the server keeps what it has; bash itself would end the archiver.
+PUSH_COMMAND = f'test -e {_PUSH_PATH} && bash {_PUSH_PATH} "%p"'
 
 #: For one file of the log; and for each of the three attempts that a server waits for which stops: without a repository
 #: it would be down for so much longer.
-_PUSH_SECONDS = 20
+_PUSH_SECONDS = 60
 _LAST_PUSH_SECONDS = 3
 
-# Secrets as people paste them: a newline at the end is none of it.
+# Secrets as people paste them, and as Jobs read them (`str.strip`): blanks at the ends are none of it.
 _SECRETS = (
-    f"""secrets() {{
-  {KEY_VARIABLE}="$(tr -d '\\r\\n' <{KEY_DIR}/key)" && export {KEY_VARIABLE} || return
+    f"""secret() {{
+  local text
+  text=$(<"$2") || return
+  text=${{text#"${{text%%[![:space:]]*}}"}}
+  text=${{text%"${{text##*[![:space:]]}}"}}
+  export "$1=$text"
+}}
+secrets() {{
+  secret {KEY_VARIABLE} {KEY_DIR}/key || return
   [ -d {CREDENTIALS_DIR} ] || return 0
 """
     + "".join(
-        f"""  {variable}="$(tr -d '\\r\\n' <{CREDENTIALS_DIR}/{name})" && export {variable} || return
+        f"""  secret {variable} {CREDENTIALS_DIR}/{name} || return
 """
         for name, variable in S3_VARIABLES.items()
     )
@@ -39,17 +48,21 @@ _SECRETS = (
 """
 )
 
-# The file is read anew for each part of the log, so it may say something else while the server runs. The pod may be on
-# another volume than whoever wrote this file believed. As long as a volume has no stanza there is no copy of it that
-# the log could complete, and none of it is kept: the mark beside the data says that there was one, and from then on
-# its absence is a failure. An exit code above 125 would end the archiver. A server that stops waits for what is being
-# pushed, and for three attempts more; one that begins to is seen each second.
+# The file is read anew for each part of the log, so it may say something else while the server runs: the pod may be on
+# another volume, or have another repository mounted, than whoever wrote this file believed. As long as a volume has no
+# stanza there is no copy of it that the log could complete, and none of it is kept, whatever is missing: a backup that
+# is not set up is not to fill the volume. The mark beside the data says that there was one, and from then on all of
+# that is a failure. An exit code above 125 would end the archiver. A server that stops waits for what is being pushed,
+# and for three attempts more; one that begins to is seen each second.
 _PUSH = r"""
-[ "$CLAIM" = "$claim" ] && [ -n "$PGBACKREST_STANZA" ] || {
+[ "$CLAIM $MOUNTED" = "$claim $mounted" ] && [ -n "$PGBACKREST_STANZA" ] || {
   echo "nobody has said yet where the log of $CLAIM goes" >&2
   exit 1
 }
-secrets || { echo "the Secrets of the repository are not there" >&2; exit 1; }
+[ -e "$mark" ] && [ "$(<"$mark")" = "$place" ] && began=1 || began=
+failed() { printf '%s\n' "$2" >&2; [ -n "$began" ] || exit 0; [ "$1" -le 125 ] || exit 125; exit "$1"; }
+secrets 2>/dev/null || failed 1 "the Secrets of the repository are not there"
+command -v pgbackrest >/dev/null || failed 1 "the image has no pgBackRest, which archive needs: no copy can be made"
 stopping() { grep -q '^stopping' "$PGBACKREST_PG1_PATH/postmaster.pid"; }
 watch() {
   while sleep 1; do
@@ -67,16 +80,12 @@ kill $! 2>/dev/null
 said=$(<"$out")
 rm -f "$out"
 if [ "$code" = 0 ]; then
-  [ -e "$mark" ] && [ "$(<"$mark")" = "$place" ] || printf '%s' "$place" >"$mark"
+  [ -n "$began" ] || printf '%s' "$place" >"$mark"
   exit 0
 fi
-if [[ $said == *FileMissingError*archive.info* ]] && ! { [ -e "$mark" ] && [ "$(<"$mark")" = "$place" ]; }; then
-  exit 0
-fi
-printf '%s\n' "$said" >&2
-[ "$code" = 124 ] && echo "pgbackrest archive-push had not ended within $limit s" >&2
-[ "$code" -le 125 ] || code=125
-exit "$code"
+[ "$code" = 124 ] && said+="pgbackrest archive-push had not ended within $limit s"
+[[ $said == *FileMissingError*archive.info* ]] || began=1
+failed "$code" "$said"
 """
 
 
@@ -93,25 +102,19 @@ def push_script(archive: Archive, claim: str, major: str) -> str:
         f"# usage: {PUSH_FILE} FILE\n"
         + exports(known)
         + f"claim={quote(claim)}\nplace={quote(place)}\nmark={paths.mark(major)}\n"
+        + f"mounted={archive.mounted}\n"
         + f"limit={_PUSH_SECONDS}\nlast={_LAST_PUSH_SECONDS}\n"
         + _SECRETS
         + _PUSH
     )
 
 
-CHECK_SCRIPT = r"""command -v pgbackrest >/dev/null && exit 0
-text="the image has no pgBackRest, which archive needs: use an image that has it, or remove archive"
-printf '{"reason":"ImageWithoutPgBackRest","message":"%s"}\n' "$text" >/dev/termination-log
-echo "$text" >&2
-exit 1
-"""
-
 # The server replays the log apart from the network and from any archive: what it would write there belongs to the
 # volume that it is restored onto, which has a stanza of its own. It is not asked anything before it has left recovery,
-# so that its limits need not be those of the source. Whatever an older server was told by ALTER SYSTEM goes. To fetch
-# a part of the log that is not there ends the replay, and must never be mistaken for a repository that fails: above
-# 125 the server gives up. Where all of the log is asked for, its last part must have been reached: one that is missing
-# in between would end it too.
+# so that its limits need not be those of the source, but for that of prepared transactions. Whatever an older server
+# was told by ALTER SYSTEM goes. To fetch a part of the log that is not there ends the replay, and must never be
+# mistaken for a repository that fails: above 125 the server gives up. Where all of the log is asked for, its last part
+# must have been reached: one that is missing in between would end it too.
 LOAD_SCRIPT = (
     "set -euo pipefail\n"
     + _SECRETS
@@ -133,7 +136,7 @@ echo 'local all postgres trust' >/tmp/pg_hba.conf
 settings=(config_file=/tmp/postgresql.conf hba_file=/tmp/pg_hba.conf listen_addresses= unix_socket_directories=/tmp
   "shared_buffers=$SHARED_BUFFERS" "max_wal_size=$MAX_WAL" huge_pages=off lc_messages=C log_timezone=UTC timezone=UTC
   hot_standby=off archive_mode=on archive_command=false 'restore_command=bash /tmp/fetch.sh %f "%p"'
-  recovery_target_action=promote)
+  recovery_target_action=promote "max_prepared_transactions=$PREPARED" "track_commit_timestamp=$COMMIT_TIMES")
 last=
 case $UNTIL in
 '') settings+=(recovery_target=immediate) ;;

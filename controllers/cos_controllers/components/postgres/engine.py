@@ -46,7 +46,7 @@ from cos_controllers.components.postgres.config import (
     marker_line,
     postgresql_conf,
 )
-from cos_controllers.components.postgres.dump import CHECK_SCRIPT, LOAD_SCRIPT, PUSH_FILE, push_script
+from cos_controllers.components.postgres.dump import LOAD_SCRIPT, PUSH_FILE, push_script
 from cos_controllers.components.postgres.scripts import INIT_SCRIPT, PROBE_SCRIPT, RUN_SCRIPT
 from cos_controllers.components.versions import parts
 from cos_controllers.credentials import Login
@@ -64,6 +64,8 @@ ACCOUNTS = Accounts(admin=ADMIN, app=APP, probe=PROBE, database=DATABASE, backup
 #: Crash recovery says every ten seconds how far it is (`log_startup_progress_interval`).
 REDO = re.compile(r"redo in progress, elapsed time: .*, current LSN: ([0-9A-F]+/[0-9A-F]+)")
 
+#: Prepared transactions that a server which follows a log has room for, whatever the one that wrote it had.
+_PREPARED = 200
 #: Share of the memory limit that parallel queries may take in /dev/shm.
 _SHM_PERCENT = 25
 
@@ -126,9 +128,6 @@ class Postgres:
             resources=requirements(spec.resources),
             volume_mounts=[*mounts, mount(FILES_VOLUME, paths.FILES_DIR)],
         )
-        check = V1Container(
-            name="pgbackrest", command=["bash", "-c", CHECK_SCRIPT], resources=requirements(spec.resources)
-        )
         server = V1Container(
             name="postgres",
             command=["bash", f"{paths.CONFIG_DIR}/run.sh", paths.data(major)],
@@ -139,14 +138,14 @@ class Postgres:
             startup_probe=startup_probe(run("bash", probe, "alive")),
             readiness_probe=readiness_probe(run("bash", probe, "ready")),
             liveness_probe=liveness_probe(run("bash", probe, "alive")),
-            # Which volume it is on, for a script that may be of another moment.
-            env=env(CLAIM=context.claim) if archive else None,
+            # Which volume and which repository it has, for a script that may be of another moment.
+            env=env(CLAIM=context.claim, MOUNTED=archive.mounted) if archive else None,
             volume_mounts=[*mounts, *(archive.mounts if archive else ())],
         )
         return Blueprint(
             uid=POSTGRES_UID,
             gid=POSTGRES_UID,
-            init_containers=(check, init) if archive else (init,),
+            init_containers=(init,),
             containers=(server,),
             config={
                 "postgresql.conf": conf + marker_line(marker),
@@ -213,6 +212,9 @@ class Postgres:
                 UNTIL=_target(copy.until),
                 SHARED_BUFFERS=derived["shared_buffers"],
                 MAX_WAL=derived.get("max_wal_size", "1GB"),
+                # Replay fails where the source had more of them; each takes some hundred bytes.
+                PREPARED=str(max(_PREPARED, int(spec.parameters.get("max_prepared_transactions", "0")))),
+                COMMIT_TIMES=spec.parameters.get("track_commit_timestamp", "off"),
                 LIMIT=str(limit),
             ),
         )
