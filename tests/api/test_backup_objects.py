@@ -275,6 +275,7 @@ async def test_what_is_due_is_made_once_and_old_proofs_go(scene: Scene) -> None:
         ({"source": {"before": "2026-11-27t14:00:00z"}}, "before must be a moment"),
         ({"source": {"before": "2026-13-27T14:00:00Z"}}, "before"),
         ({"source": {"stack": "../other"}}, "spec.source.stack"),
+        ({"source": {"component": "postgres-prod"}}, "source.component is for one component"),
         ({"source": {}, "pointInTime": "latest"}, "pointInTime must be a moment"),
         ({"source": {}, "pointInTime": "2026-13-27T14:00:00Z"}, "pointInTime"),
         ({"source": {"namespace": "a/b"}}, "spec.source.namespace"),

@@ -21,6 +21,7 @@ from backup_scene import (
     restore,
     s3,
     secret,
+    secret_value,
     status,
 )
 from harness import REGISTRY, Cluster, wait_for
@@ -182,6 +183,21 @@ def test_a_moment_that_the_log_does_not_reach_is_no_restore(kept: Cluster) -> No
     found = ended(kept, "late", kind="stackrestore")
     assert found["phase"] == "Failed"
     assert "recovery ended before configured recovery target was reached" in found["message"]
+
+
+def test_dev_is_refreshed_with_what_prod_has_now(kept: Cluster) -> None:
+    sql(kept, "CREATE TABLE fresh AS SELECT 42 AS n")
+    all_sent(kept)
+    source = {"repository": "away", "component": PROD}
+    restore(kept, "refresh", source=source, components=[DEV], pointInTime="Latest", existingData="SetAside")
+    found = ended(kept, "refresh", kind="stackrestore")
+    assert found["phase"] == "Succeeded", found
+    assert sql(kept, "SELECT n FROM fresh", DEV) == "42"
+    # With its own login, as before.
+    inside = ("exec", "cos-postgres-prod-0", "-c", "postgres", "-n", SPACE, "--")
+    uri = secret_value(kept, f"cos-{DEV}-app", "uri")
+    assert kept.run(*inside, "psql", uri, "-XAtc", "SELECT n FROM fresh").stdout.strip() == "42"
+    assert sql(kept, "SELECT n FROM fresh", PROD) == "42", "which is only read"
 
 
 def test_a_volume_keeps_copies_and_log_as_well(kept: Cluster) -> None:

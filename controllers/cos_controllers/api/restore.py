@@ -53,6 +53,9 @@ class RestoreSource(ApiModel):
     """Namespace of the stack that the copy is of; that of the restore when empty."""
     stack: Annotated[str, Field(pattern=r"^([a-z]([-a-z0-9]*[a-z0-9])?)?$", max_length=MAX_STACK_NAME)] = ""
     """Name of the stack that the copy is of; that of `stackRef` when empty."""
+    component: Annotated[str, Field(pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$", max_length=63)] = ""
+    """Component that the copy is of, for example postgres-prod to refresh postgres-dev, for one restored component alone.
+    That component itself when empty."""
     backup: Annotated[str, Field(max_length=MAX_BACKUP_NAME)] = ""
     """Name of the `StackBackup` that made it. When empty the newest that has all components, or without such a one the
     newest copy of each."""
@@ -105,6 +108,13 @@ class StackRestoreSpec(ApiModel):
             cel="(has(self.backup) && self.backup != '') != has(self.source)",
             message="a restore needs exactly one of backup or source: set one and remove the other",
             holds=lambda self: bool(self.backup) != (self.source is not None),
+        ),
+        Rule(
+            cel="!has(self.source) || !has(self.source.component) || self.source.component == '' || "
+            "(has(self.components) && size(self.components) == 1)",
+            message="source.component is for one component: name in components the one that is to have its data",
+            holds=lambda self: self.source is None or not self.source.component or len(self.components) == 1,
+            field_path=".source.component",
         ),
         Rule(
             cel="!has(self.pointInTime) || self.pointInTime == '' || self.pointInTime == 'Latest' || "

@@ -292,7 +292,9 @@ def as_status(
 def _path_in(restore: StackRestore, component: str, stack: CosStack) -> str:
     source = restore.spec.source or RestoreSource()
     metadata = stack.metadata
-    return path_of(source.namespace or metadata.namespace, source.stack or metadata.name, component)
+    return path_of(
+        source.namespace or metadata.namespace, source.stack or metadata.name, source.component or component
+    )
 
 
 def begin_restore(restore: StackRestore, row: RestoredStatus, seen: Seen) -> Stage:

@@ -257,6 +257,13 @@ def restore(
     before: Annotated[
         str, typer.Option(metavar="TIME", help="Likewise, of no later moment: 2026-11-27T14:00:00Z.")
     ] = "",
+    point_in_time: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="Of Postgres, the moment to bring it to by its log: 2026-11-27T14:00:00Z, or Latest.",
+        ),
+    ] = "",
     repository: Annotated[
         str,
         typer.Option(metavar="NAME", help="Where to look for copies; default: the stack's first repository."),
@@ -291,10 +298,14 @@ def restore(
     from cos_operator.cli.session import Target  # noqa: PLC0415 - likewise
 
     target = Target(kubeconfig, context, namespace, name)
-    source = (
-        restoring.Source(repository, origin, before) if latest or before or repository or origin else None
+    sought = latest or before or repository or origin or (point_in_time and not backup)
+    wish = restoring.Wish(
+        backup,
+        component or (),
+        set_aside=set_aside,
+        source=restoring.Source(repository, origin, before) if sought else None,
+        point_in_time=point_in_time,
     )
-    wish = restoring.Wish(backup, component or (), set_aside=set_aside, source=source)
     _run(restoring.restore(target, wish, timeout=timeout, as_json=output is Format.JSON))
 
 

@@ -40,6 +40,7 @@ class Wish:
     set_aside: bool = False
     source: Source | None = None
     throwaway: bool = False
+    point_in_time: str = ""
 
     def spec(self, stack: str) -> Manifest:
         """The spec of the restore. Raises `CliError`."""
@@ -54,6 +55,7 @@ class Wish:
             "components": list(self.components),
             "existingData": "SetAside" if self.set_aside else "Refuse",
             **({"into": "Throwaway"} if self.throwaway else {}),
+            **({"pointInTime": self.point_in_time} if self.point_in_time else {}),
         }
 
 

@@ -219,3 +219,22 @@ def test_without_an_archive_there_is_nothing_to_copy_or_to_restore() -> None:
     made.create("b")
     made.step()
     assert "postgres-prod: its log is kept nowhere else: write archive: {}" in made.message("b")
+
+
+def test_one_instance_takes_the_data_of_another() -> None:
+    made = world({"repository": "away"})
+    source = {"repository": "away", "component": "postgres-live"}
+    made.restore("r", source=source, components=[COMPONENT], existingData="SetAside", pointInTime="Latest")
+    for _ in range(2):
+        made.step()
+    order = told(made.jobs[JOB], Find)
+    assert order
+    assert order.repository == "s3:https://s3.example.com:9000/backups/cos/prod/cos/cos/postgres-live"
+    made.end(found(copy()), container=FINDER, name=JOB)
+    for _ in range(4):
+        made.step()
+    order = told(made.jobs[JOB], Fetch)
+    assert order
+    assert order.repository.endswith("/cos/cos/postgres-live")
+    (row,) = made.restored().components
+    assert row.claim == f"cos-{COMPONENT}-data-1"

@@ -6,7 +6,7 @@ from typing import Any
 
 from cos_operator.cli.backup import lines
 from cos_operator.cli.output import plain
-from cos_operator.cli.restore import Wish
+from cos_operator.cli.restore import Source, Wish
 from cos_operator.cli.restore import lines as restored
 
 GOOD: dict[str, Any] = {
@@ -56,6 +56,8 @@ def test_of_a_restore_the_volumes_are_told() -> None:
 
 def test_data_is_set_aside_only_if_somebody_says_so() -> None:
     assert Wish("first").spec("cos")["existingData"] == "Refuse"
+    assert Wish("", source=Source(), point_in_time="Latest").spec("cos")["pointInTime"] == "Latest"
+    assert "pointInTime" not in Wish("first").spec("cos")
     assert Wish("first", ["redis"], set_aside=True).spec("cos") == {
         "stackRef": {"name": "cos"},
         "backup": "first",
