@@ -302,7 +302,7 @@ def test_a_steady_stack_causes_no_writes(healthy: Cluster) -> None:
     wait_for("every gate has been asked", lambda: not _unknown_gates(healthy), 60)
     time.sleep(5)
     first = _operator_writes()
-    time.sleep(90)
+    time.sleep(60)
     written = _operator_writes()[len(first) :]
     assert written == []
 

@@ -54,8 +54,8 @@ class RestoreSource(ApiModel):
     stack: Annotated[str, Field(pattern=r"^([a-z]([-a-z0-9]*[a-z0-9])?)?$", max_length=MAX_STACK_NAME)] = ""
     """Name of the stack that the copy is of; that of `stackRef` when empty."""
     component: Annotated[str, Field(pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$", max_length=63)] = ""
-    """Component that the copy is of, for example postgres-prod to refresh postgres-dev, for one restored component alone.
-    That component itself when empty."""
+    """Component that the copy is of, for one restored component alone: postgres-prod, to refresh postgres-dev. That
+    component itself when empty."""
     backup: Annotated[str, Field(max_length=MAX_BACKUP_NAME)] = ""
     """Name of the `StackBackup` that made it. When empty the newest that has all components, or without such a one the
     newest copy of each."""
