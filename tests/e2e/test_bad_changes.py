@@ -22,8 +22,8 @@ BAD_PARAMETER: dict[str, dict[str, Any]] = {
     # It has no free parameters: a limit under which Go's runtime cannot start.
     "traefik": {"resources": {"requests": {"memory": "6Mi"}, "limits": {"memory": "6Mi"}}},
 }
-#: What is wrong with a parameter each engine says itself. Whether an image is there, or a node has room, Kubernetes says,
-#: the same of all: of a StatefulSet and of a Deployment, and of an engine that takes long to start.
+#: What is wrong with a parameter each engine says itself. Whether an image is there, or a node has room, Kubernetes
+#: says, the same of all: of a StatefulSet and of a Deployment, and of an engine that takes long to start.
 TRIED = [("parameter", component) for component in BAD_PARAMETER]
 TRIED += [("image", component) for component in ("elasticsearch", "traefik")]
 TRIED += [("request", component) for component in ("redis", "traefik")]

@@ -186,17 +186,26 @@ def test_a_moment_that_the_log_does_not_reach_is_no_restore(kept: Cluster) -> No
 
 
 def test_dev_is_refreshed_with_what_prod_has_now(kept: Cluster) -> None:
-    sql(kept, "CREATE TABLE fresh AS SELECT 42 AS n")
+    sql(kept, "CREATE TABLE fresh AS SELECT 42 AS n; ALTER TABLE fresh OWNER TO app")
     all_sent(kept)
     source = {"repository": "away", "component": PROD}
-    restore(kept, "refresh", source=source, components=[DEV], pointInTime="Latest", existingData="SetAside")
+    hook = {"run": "UPDATE fresh SET n = n + 1", "check": "SELECT n = 43 FROM fresh"}
+    restore(
+        kept,
+        "refresh",
+        source=source,
+        components=[DEV],
+        pointInTime="Latest",
+        existingData="SetAside",
+        sql=hook,
+    )
     found = ended(kept, "refresh", kind="stackrestore")
     assert found["phase"] == "Succeeded", found
-    assert sql(kept, "SELECT n FROM fresh", DEV) == "42"
+    assert sql(kept, "SELECT n FROM fresh", DEV) == "43"
     # With its own login, as before.
     inside = ("exec", "cos-postgres-prod-0", "-c", "postgres", "-n", SPACE, "--")
     uri = secret_value(kept, f"cos-{DEV}-app", "uri")
-    assert kept.run(*inside, "psql", uri, "-XAtc", "SELECT n FROM fresh").stdout.strip() == "42"
+    assert kept.run(*inside, "psql", uri, "-XAtc", "SELECT n FROM fresh").stdout.strip() == "43"
     assert sql(kept, "SELECT n FROM fresh", PROD) == "42", "which is only read"
 
 
@@ -204,7 +213,11 @@ def test_a_volume_keeps_copies_and_log_as_well(kept: Cluster) -> None:
     create(kept, "near", components=[DEV])
     near = ended(kept, "near")
     assert near["phase"] == "Succeeded", near
-    restore(kept, "near-proof", source={}, components=[DEV], into="Throwaway")
+    wrong = {"check": "SELECT count(*) = 0 FROM pg_tables WHERE tablename = 't'"}
+    restore(kept, "near-proof", source={}, components=[DEV], into="Throwaway", sql=wrong)
     proof = ended(kept, "near-proof", kind="stackrestore")
-    assert proof["phase"] == "Succeeded", proof
+    assert proof["phase"] == "Failed", proof
+    assert "the check says f, not t (sql.check)" in proof["message"], (
+        "all is there, and the user's word counts"
+    )
     assert proof["components"][0]["source"]["snapshot"] == near["components"][0]["snapshot"]

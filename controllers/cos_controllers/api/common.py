@@ -60,6 +60,18 @@ class LocalReference(ApiModel):
 ComponentName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
 
 
+class Sql(ApiModel):
+    """SQL for a restored Postgres before anybody uses it, as `app`, the owner of database `app`: no superuser."""
+
+    component: Annotated[str, Field(pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$", max_length=63)] = ""
+    """Component that it is for, for example postgres-dev; every Postgres that is restored when empty."""
+    run: Annotated[str, Field(max_length=16384)] = ""
+    """Statements, all in one transaction, for example to make data anonymous. Whoever may read Jobs can read them."""
+    check: Annotated[str, Field(max_length=4096)] = ""
+    """A query that must say true, for example `SELECT count(*) > 0 FROM orders`. Otherwise the restore has failed, and
+    nothing of the stack changes."""
+
+
 class StackReference(ApiModel):
     """A stack of the same namespace."""
 

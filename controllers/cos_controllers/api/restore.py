@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from cos_controllers.api.backup import MAX_BACKUP_NAME, CopyStatus, Time
-from cos_controllers.api.common import MAX_STACK_NAME, ComponentName, StackReference
+from cos_controllers.api.common import MAX_STACK_NAME, ComponentName, Sql, StackReference
 from cos_controllers.api.metadata import Metadata
 from cos_controllers.api.model import ApiModel, Rule
 from cos_controllers.api.status import Condition
@@ -98,6 +98,8 @@ class StackRestoreSpec(ApiModel):
     """Of components whose log is kept (Postgres with `archive`): the moment to bring them to, for example
     2026-11-27T14:00:00Z (RFC 3339), by their log from the newest copy before it on, or from the copy of `backup`.
     `Latest`: as far as the log goes. The moment of the copy when empty."""
+    sql: Sql | None = None
+    """What a restored Postgres runs and is asked before it is used."""
     starting_deadline_seconds: Annotated[int, Field(ge=30, le=86400)] = 900
     """Seconds from creation until the restore of each component must have begun."""
     active_deadline_seconds: Annotated[int, Field(ge=60, le=604800)] = 3600

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 from pydantic import Field
 
-from cos_controllers.api.common import ComponentName
+from cos_controllers.api.common import ComponentName, Sql
 from cos_controllers.api.model import ApiModel, Rule
 
 #: What the names of backups that a schedule makes end in: a moment in UTC, to the minute.
@@ -157,6 +157,8 @@ class Verification(Planned):
 
     history_limit: Annotated[int, Field(ge=1, le=100)] = 3
     """Ended verifications that are kept."""
+    sql: Sql | None = None
+    """What a restored Postgres runs and is asked, for proof."""
 
 
 class Maintenance(Times):

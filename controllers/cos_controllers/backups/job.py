@@ -165,6 +165,9 @@ def job_of_restore(
     target = mount("target", TARGET_DIR, read_only=False)
     fetched_to = [*mounts, target] if folder else mounts
     fetch = _of_operator(FETCHER, "restore", image, stack, order, fetched_to, _uid_with(dumper))
+    asked = restore.spec.sql
+    if asked and asked.component not in {"", copy.name}:
+        asked = None
     known = Copied(
         entries=copy.entries or 0,
         sha256=copy.sha256,
@@ -172,6 +175,8 @@ def job_of_restore(
         repository=from_,
         region=of,
         until=restore.spec.point_in_time,
+        run=asked.run if asked else "",
+        check=asked.check if asked else "",
     )
     container = dumper.load(instance, spec, known, limit)
     load = _of_engine(container, stack, template).model_copy(

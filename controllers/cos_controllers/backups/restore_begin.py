@@ -147,12 +147,23 @@ def _mistake(restore: StackRestore, stack: CosStack, backup: StackBackup | None,
         return f"the stack has no repository {wanted or 'at all: name one in spec.backup'}"
     if not seen.image:
         return NO_IMAGE
-    if why := _no_moment(restore, copies, stack):
-        return f"spec.pointInTime: {why}"
+    if why := _no_moment(restore, copies, stack) or _no_server(restore, copies, stack):
+        return why
     sought = [row.name for row in rows_of(restore, stack, seen)] if restore.spec.source else []
     obstacles = [in_use(restore, name, stack, seen) for name in sought]
     obstacles += [unfit(restore, copy, stack, seen) for copy in copies]
     return next(filter(None, obstacles), "")
+
+
+def _no_server(restore: StackRestore, copies: Sequence[CopyStatus], stack: CosStack) -> str:
+    """Why nobody could be asked what is to be asked of a restored server."""
+    asked = restore.spec.sql
+    names = [copy.name for copy in copies] or copied(stack, restore.spec.components)
+    servers = [name for name in names if (dumper := dumper_of(name, stack.spec)) and dumper.keeps_log]
+    if asked is None or (asked.component in servers if asked.component else servers):
+        return ""
+    what = f"{asked.component} is not" if asked.component else "no Postgres is"
+    return f"spec.sql: {what} among what is restored"
 
 
 def _no_moment(restore: StackRestore, copies: Sequence[CopyStatus], stack: CosStack) -> str:
@@ -164,18 +175,21 @@ def _no_moment(restore: StackRestore, copies: Sequence[CopyStatus], stack: CosSt
     known = {name: dumper_of(name, stack.spec) for name in names}
     if without := [name for name, dumper in known.items() if dumper and not dumper.keeps_log]:
         others = ", ".join(name for name in names if name not in without) or "none of them"
-        return f"no log is kept of {', '.join(without)}: name in components those that have one ({others})"
+        told = f"no log is kept of {', '.join(without)}: name in components those that have one ({others})"
+        return f"spec.pointInTime: {told}"
     if until == LATEST:
         return ""
     moment = datetime.fromisoformat(until)
     if moment > datetime.fromisoformat(restore.metadata.creation_timestamp):
-        return f"{until} is later than the restore itself"
+        return f"spec.pointInTime: {until} is later than the restore itself"
     late = [
         f"{copy.name} at {copy.point_in_time}"
         for copy in copies
         if copy.point_in_time and datetime.fromisoformat(copy.point_in_time) > moment
     ]
-    return f"{until} is before the end of the copy of {late[0]}: take an earlier backup" if late else ""
+    if not late:
+        return ""
+    return f"spec.pointInTime: {until} is before the end of the copy of {late[0]}: take an earlier backup"
 
 
 def _bad(backup: StackBackup, copies: Sequence[CopyStatus]) -> str:

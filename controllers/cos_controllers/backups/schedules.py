@@ -109,7 +109,8 @@ def _verification(stack: CosStack, verification: Verification, slot: datetime, n
     made = _planned("StackRestore", stack, verification, VERIFICATION, slot, now)
     repository = made["spec"].pop("repository")
     what = {"source": {"repository": repository} if repository else {}, "into": Into.THROWAWAY.value}
-    return made | {"spec": made["spec"] | what}
+    asked = verification.sql.model_dump(by_alias=True, mode="json") if verification.sql else None
+    return made | {"spec": made["spec"] | what | ({"sql": asked} if asked else {})}
 
 
 def _planned(

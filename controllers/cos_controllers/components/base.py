@@ -149,6 +149,7 @@ class Copied:
     """A copy that is to be loaded: what is known of it, and where it came from, as restic is told it.
 
     `until`: of an engine whose log is kept, the moment to go on to: RFC 3339, `Latest`, or "" for that of the copy.
+    `run` and `check`: see `api.common.Sql`.
     """
 
     entries: int
@@ -157,6 +158,8 @@ class Copied:
     repository: str
     region: str
     until: str = ""
+    run: str = ""
+    check: str = ""
 
 
 class Engine(Protocol):

@@ -238,3 +238,24 @@ def test_one_instance_takes_the_data_of_another() -> None:
     assert order.repository.endswith("/cos/cos/postgres-live")
     (row,) = made.restored().components
     assert row.claim == f"cos-{COMPONENT}-data-1"
+
+
+def test_what_is_to_be_asked_of_the_restored_server_goes_to_the_one_that_it_is_for() -> None:
+    asked = {"run": "UPDATE t SET name = '$(HOSTNAME)'", "check": "SELECT true"}
+    for component, runs in (("", True), (COMPONENT, True)):
+        made = filling(sql={**asked, "component": component})
+        load = container(made.jobs[JOB]["spec"]["template"]["spec"], LOAD)
+        variables = {item["name"]: item.get("value", "") for item in load["env"]}
+        assert (variables["RUN"] == "UPDATE t SET name = '$$(HOSTNAME)'") is runs, (
+            "nothing is put in its place"
+        )
+        assert variables["CHECK"] == "SELECT true"
+    made = filling(sql={**asked, "component": "postgres-dev"})
+    assert made.restored().message == "spec.sql: postgres-dev is not among what is restored"
+
+
+def test_without_a_postgres_nobody_can_be_asked() -> None:
+    made = with_backup(redis={})
+    made.restore("r", source={}, components=["redis"], into="Throwaway", sql={"check": "SELECT true"})
+    made.step()
+    assert made.restored().message == "spec.sql: no Postgres is among what is restored"

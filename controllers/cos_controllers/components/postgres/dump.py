@@ -132,7 +132,7 @@ FETCH
 : >"$PGBACKREST_PG1_PATH/postgresql.auto.conf"
 : >"$PGBACKREST_PG1_PATH/recovery.signal"
 : >/tmp/postgresql.conf
-echo 'local all postgres trust' >/tmp/pg_hba.conf
+echo "local all postgres,$OWNER trust" >/tmp/pg_hba.conf
 settings=(config_file=/tmp/postgresql.conf hba_file=/tmp/pg_hba.conf listen_addresses= unix_socket_directories=/tmp
   "shared_buffers=$SHARED_BUFFERS" "max_wal_size=$MAX_WAL" huge_pages=off lc_messages=C log_timezone=UTC timezone=UTC
   hot_standby=off archive_mode=on archive_command=false 'restore_command=bash /tmp/fetch.sh %f "%p"'
@@ -164,6 +164,15 @@ reached=$(ask "SELECT coalesce(floor(extract(epoch FROM pg_last_xact_replay_time
 segment=$(ask "SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 9)")
 [ "$found" -ge "$ENTRIES" ] || failed "the log ends at $found, and the copy at $ENTRIES"
 [[ ! $segment < $last ]] || failed "the log has a gap: it was followed to $segment, and the repository has it to $last"
+owner() { timeout "$LIMIT" psql -h /tmp -U "$OWNER" -d "$DATABASE" -XAtq -v ON_ERROR_STOP=1 "$@" 2>/tmp/said.sql; }
+refused() { tail -n 5 /tmp/said.sql | cut -c 1-300 >&2; say "$1"; exit 1; }
+if [ -n "$RUN" ]; then
+  owner --single-transaction --file=- <<<"$RUN" >/dev/null || refused "what was to be run could not be (sql.run)"
+fi
+if [ -n "$CHECK" ]; then
+  answer=$(owner --command="$CHECK") || refused "the check could not be made (sql.check)"
+  [ "$answer" = t ] || refused "the check says ${answer:0:100}, not t (sql.check)"
+fi
 pg_ctl -D "$PGBACKREST_PG1_PATH" stop -m fast -w -s -t "$LIMIT" || failed "the server does not stop"
 wait "$server" || failed "the server did not end well"
 pg_checksums --check -D "$PGBACKREST_PG1_PATH" >/tmp/checked 2>&1 || { tail -n 5 /tmp/checked >&2; exit 1; }

@@ -25,6 +25,7 @@ from cos_controllers.components.base import (
 )
 from cos_controllers.components.parts import (
     env,
+    literal,
     liveness_probe,
     memory_limit_mib,
     mount,
@@ -215,6 +216,10 @@ class Postgres:
                 # Replay fails where the source had more of them; each takes some hundred bytes.
                 PREPARED=str(max(_PREPARED, int(spec.parameters.get("max_prepared_transactions", "0")))),
                 COMMIT_TIMES=spec.parameters.get("track_commit_timestamp", "off"),
+                RUN=literal(copy.run),
+                CHECK=literal(copy.check),
+                OWNER=APP,
+                DATABASE=DATABASE,
                 LIMIT=str(limit),
             ),
         )
