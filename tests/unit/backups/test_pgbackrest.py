@@ -178,7 +178,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, text in {
         "key/key": "0123456789abcdef\n",
         "login/username": "cos_backup",
-        "login/password": "secret of the user",
+        "login/password": "secret of the user",  # pragma: allowlist secret
         "pgdata/17/data/base/1/1": "x" * 1000,
         "pgdata/17/data/pg_wal/000000010000000000000001": "x" * 5000,
     }.items():
