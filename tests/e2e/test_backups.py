@@ -468,7 +468,7 @@ def test_neo4j_is_stopped_for_as_long_as_it_is_read_and_comes_back_as_it_was(kep
     kept.wait_ready(WHOLE, SPACE)
     cypher(kept, "CREATE INDEX thing IF NOT EXISTS FOR (a:Thing) ON (a.n)")
     cypher(kept, "UNWIND range(1, 5000) AS n CREATE (:Thing {n: n})-[:HAS]->(:Part {m: toString(n)})")
-    create(kept, "unallowed", stack=WHOLE)
+    create(kept, "unallowed", stack=WHOLE, repository="away")
     refused = ended(kept, "unallowed")
     assert refused["phase"] == "Failed"
     assert "neo4j can only be copied while it is stopped: write allowDowntime: true" in refused["message"]

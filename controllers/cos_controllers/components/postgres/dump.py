@@ -115,10 +115,7 @@ def push_script(archive: Archive, claim: str, major: str) -> str:
 # was told by ALTER SYSTEM goes. To fetch a part of the log that is not there ends the replay, and must never be
 # mistaken for a repository that fails: above 125 the server gives up. Where all of the log is asked for, its last part
 # must have been reached: one that is missing in between would end it too.
-LOAD_SCRIPT = (
-    "set -euo pipefail\n"
-    + _SECRETS
-    + r"""say() { echo "$@" >&2; }
+_LOAD = r"""say() { echo "$@" >&2; }
 trap 'ended=$?; kill $(jobs -p) 2>/dev/null || true; exit $ended' EXIT
 secrets || { say "the Secrets of the repository are not there"; exit 1; }
 server=$(command -v postgres) && PATH=${server%/*}:$PATH
@@ -180,4 +177,5 @@ sync
 echo "the log is followed to $found, which is $(date -u -d "@$reached" +%FT%TZ)"
 printf '{"entries":%s,"moment":%s}' "$found" "$reached" >/dev/termination-log
 """
-)
+
+LOAD_SCRIPT = f"set -euo pipefail\n{_SECRETS}{_LOAD}"
