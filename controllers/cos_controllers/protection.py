@@ -10,7 +10,7 @@ from cos_controllers.api.backup import BackupPhase, CopyStatus, StackBackup
 from cos_controllers.api.restore import RestorePhase, StackRestore
 from cos_controllers.api.stack import CosStack
 from cos_controllers.api.status import ConditionStatus, Reason
-from cos_controllers.components.registry import copied_from, kept_in, stores
+from cos_controllers.components.registry import kept_in, stores, why_no_copies
 from cos_controllers.hashing import digest
 from cos_controllers.k8s import Manifest
 from cos_controllers.mounts import BACKUP_KEY
@@ -92,7 +92,7 @@ def _of_logs(stack: CosStack, snapshot: Snapshot) -> Iterator[Problem]:
 
 def _of_components(stack: CosStack, snapshot: Snapshot, backups: Sequence[StackBackup]) -> Iterator[Problem]:
     missing, failed = [], []
-    for component, why_not in copied_from(stack.spec).items():
+    for component, why_not in why_no_copies(stack.spec).items():
         if why_not:
             missing.append(f"{component}: {why_not}")
             continue

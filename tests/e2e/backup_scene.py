@@ -66,54 +66,65 @@ def s3(folder: Path) -> Iterator[Bucket]:
             process.wait()
 
 
-def secret(name: str, **values: str) -> dict[str, Any]:
-    metadata = {"name": name, "namespace": SPACE}
+def secret(name: str, space: str = SPACE, **values: str) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": space}
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": values}
 
 
-def secret_value(cluster: Cluster, name: str, key: str) -> str:
-    found = cluster.get("secret", name, SPACE)
+def secret_value(cluster: Cluster, name: str, key: str, space: str = SPACE) -> str:
+    found = cluster.get("secret", name, space)
     assert found
     return base64.b64decode(found["data"][key]).decode()
 
 
 def create(
-    cluster: Cluster, name: str, labels: dict[str, str] | None = None, stack: str = "cos", **spec: Any
+    cluster: Cluster,
+    name: str,
+    labels: dict[str, str] | None = None,
+    stack: str = "cos",
+    space: str = SPACE,
+    **spec: Any,
 ) -> None:
     cluster.apply(
         {
             "apiVersion": "cos.dev/v1alpha1",
             "kind": "StackBackup",
-            "metadata": {"name": name, "namespace": SPACE, "labels": labels or {}},
+            "metadata": {"name": name, "namespace": space, "labels": labels or {}},
             "spec": {"stackRef": {"name": stack}, **spec},
         }
     )
 
 
-def restore(cluster: Cluster, name: str, stack: str = "cos", **spec: Any) -> None:
+def restore(cluster: Cluster, name: str, stack: str = "cos", space: str = SPACE, **spec: Any) -> None:
     cluster.apply(
         {
             "apiVersion": "cos.dev/v1alpha1",
             "kind": "StackRestore",
-            "metadata": {"name": name, "namespace": SPACE},
+            "metadata": {"name": name, "namespace": space},
             "spec": {"stackRef": {"name": stack}, **spec},
         }
     )
 
 
-def status(cluster: Cluster, name: str, kind: str = "stackbackup") -> dict[str, Any]:
-    found = cluster.get(kind, name, SPACE)
+def status(cluster: Cluster, name: str, kind: str = "stackbackup", space: str = SPACE) -> dict[str, Any]:
+    found = cluster.get(kind, name, space)
     return dict((found or {}).get("status") or {})
 
 
-def ended(cluster: Cluster, name: str, seconds: float = LIMIT, kind: str = "stackbackup") -> dict[str, Any]:
+def ended(
+    cluster: Cluster,
+    name: str,
+    seconds: float = LIMIT,
+    kind: str = "stackbackup",
+    space: str = SPACE,
+) -> dict[str, Any]:
     """The status of a backup or a restore once it has ended."""
 
     def done() -> dict[str, Any] | None:
-        found = status(cluster, name, kind)
+        found = status(cluster, name, kind, space)
         return found if found.get("completionTime") else None
 
     try:
         return wait_for(f"{kind} {name} has ended", done, seconds)
     except AssertionError as error:
-        raise AssertionError(f"{error}: {status(cluster, name, kind)}") from error
+        raise AssertionError(f"{error}: {status(cluster, name, kind, space)}") from error

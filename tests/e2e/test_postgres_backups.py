@@ -6,27 +6,23 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+import backup_scene
 import pytest
-from backup_scene import (
-    ACCESS,
-    KEY,
-    LIMIT,
-    SECRET,
-    SPACE,
-    Bucket,
-    create,
-    ended,
-    restore,
-    s3,
-    secret,
-    secret_value,
-    status,
-)
+from backup_scene import ACCESS, KEY, LIMIT, SECRET, Bucket, s3
 from harness import REGISTRY, Cluster, wait_for
 
 PROD, DEV = "postgres-prod", "postgres-dev"
+#: Of its own: that of the other tests of backups need not be gone before.
+SPACE = "e2e-postgres-backups"
+create = partial(backup_scene.create, space=SPACE)
+restore = partial(backup_scene.restore, space=SPACE)
+ended = partial(backup_scene.ended, space=SPACE)
+status = partial(backup_scene.status, space=SPACE)
+secret = partial(backup_scene.secret, space=SPACE)
+secret_value = partial(backup_scene.secret_value, space=SPACE)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from cos_controllers.backups.order import Order, Tidy
 from cos_controllers.backups.retention import Upkeep, upkeep
 from cos_controllers.backups.seen import Seen, holder, pods_left, pods_on, repository_of
 from cos_controllers.components.base import Engine
-from cos_controllers.components.registry import DUMPERS, ENGINES, copied_from, dumper_of, kept_in, stores
+from cos_controllers.components.registry import DUMPERS, ENGINES, dumper_of, kept_in, stores, why_no_copies
 from cos_controllers.components.repository import key_secret
 from cos_controllers.conditions import previous_row
 from cos_controllers.halts import halted_by, halting
@@ -81,7 +81,7 @@ def obstacle_to(backup: StackBackup, seen: Seen) -> Obstacle | None:
 
 def copied(stack: CosStack, wanted: Collection[str] = ()) -> list[str]:
     """The components of which there are copies; of those that are `wanted`, if any are named."""
-    known = copied_from(stack.spec).items()
+    known = why_no_copies(stack.spec).items()
     return [name for name, why_not in known if not why_not and (not wanted or name in wanted)]
 
 
@@ -113,7 +113,7 @@ def _mistake(backup: StackBackup, stack: CosStack) -> str:
     known = stores(stack.spec)
     if unknown := sorted(set(backup.spec.components) - set(known)):
         return f"spec.components: the stack has no data of {', '.join(unknown)}; it has {', '.join(known)}"
-    reasons = copied_from(stack.spec)
+    reasons = why_no_copies(stack.spec)
     if without := [f"{name}: {reasons[name]}" for name in backup.spec.components if reasons[name]]:
         return f"spec.components: there are no copies of {'; '.join(without)}"
     if not chosen(backup, stack):
@@ -174,7 +174,8 @@ def _job(backup: StackBackup, row: CopyStatus, stack: CosStack, seen: Seen, now:
     path = path_of(stack.metadata.namespace, stack.metadata.name, component)
     host = f"{instance}.{stack.metadata.namespace}.svc"
     dumper = DUMPERS[engine.kind]
-    dump = dumper.dump(host, engine.instances(stack.spec)[component], limit)
+    spec = engine.instances(stack.spec)[component]
+    dump, folder = dumper.dump(host, spec, limit), dumper.folder(spec)
     order = Order(
         tool=tool_of(dumper),
         namespace=stack.metadata.namespace,
@@ -188,8 +189,8 @@ def _job(backup: StackBackup, row: CopyStatus, stack: CosStack, seen: Seen, now:
         path=path,
         region=region(repository),
         limit=limit,
-        host=host if dump.folder else "",
-        folder=f"{dump.source}/{dump.folder}" if dump.folder else "",
+        host=host if folder else "",
+        folder=f"{dump.source}/{folder}" if folder else "",
     )
     return job_of_copy(
         stack,

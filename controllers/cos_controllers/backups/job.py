@@ -150,12 +150,12 @@ def job_of_restore(
     """
     instance, limit = child_name(stack.metadata.name, copy.name), restore.spec.active_deadline_seconds
     volumes, mounts = of_repository(stack.metadata.name, repository, instance)
-    from_, of = location(repository, copy.path), region(repository)
-    folder = dumper.dump("", spec, limit).folder
+    place, signed_for = location(repository, copy.path), region(repository)
+    folder = dumper.folder(spec)
     order = Fetch(
         tool=tool_of(dumper),
-        repository=from_,
-        region=of,
+        repository=place,
+        region=signed_for,
         snapshot=copy.snapshot,
         sha256=copy.sha256,
         limit=limit,
@@ -172,8 +172,8 @@ def job_of_restore(
         entries=copy.entries or 0,
         sha256=copy.sha256,
         lineage=copy.lineage,
-        repository=from_,
-        region=of,
+        repository=place,
+        region=signed_for,
         until=restore.spec.point_in_time,
         run=asked.run if asked else "",
         check=asked.check if asked else "",

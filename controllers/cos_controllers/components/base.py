@@ -135,13 +135,12 @@ class Dump:
     by the files `username` and `password` in `$LOGIN`, unless the engine is stopped for it. `size`: what the data may
     take, a quantity. `source`: the folder in which it finds the data volume, "" if it does without: read-only, on the
     node of the engine's pod; of an engine that is stopped, to write its locks to. The container has the engine's own
-    resources unless it says which. None if what keeps copies reads the data itself: in the `folder` below `source`.
+    resources unless it says which. None if what keeps copies reads the data itself: in `Dumper.folder` below `source`.
     """
 
     container: V1Container | None
     size: str
     source: str = ""
-    folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -229,6 +228,9 @@ class Dumper(Protocol):
     def why_not(self, spec: EngineSpec) -> str:
         """Why there are no copies of an instance, with the way out; "" if there can be."""
 
+    def folder(self, spec: EngineSpec) -> str:
+        """Where on its volume the data is that pgBackRest reads and writes as it lies; "" if restic keeps copies."""
+
     def dump(self, host: str, spec: EngineSpec, limit: int) -> Dump:
         """How to copy the data of the instance that serves at `host`.
 
@@ -257,4 +259,8 @@ class Snapshots:
 
     def why_not(self, spec: EngineSpec) -> str:  # noqa: ARG002
         """There always can be."""
+        return ""
+
+    def folder(self, spec: EngineSpec) -> str:  # noqa: ARG002
+        """The engine's own tools know."""
         return ""

@@ -35,7 +35,7 @@ def stores(spec: CosStackSpec) -> dict[str, str]:
     }
 
 
-def copied_from(spec: CosStackSpec) -> dict[str, str]:
+def why_no_copies(spec: CosStackSpec) -> dict[str, str]:
     """Why there are no copies of each component that has data; "" of one of which there can be."""
     found = {}
     for engine in ENGINES:
@@ -50,7 +50,7 @@ def copied_from(spec: CosStackSpec) -> dict[str, str]:
 
 def dumper_of(component: str, spec: CosStackSpec) -> Dumper | None:
     """What copies a component; None of one of which there are no copies."""
-    return DUMPERS.get(stores(spec).get(component, "")) if copied_from(spec).get(component) == "" else None
+    return DUMPERS.get(stores(spec).get(component, "")) if why_no_copies(spec).get(component) == "" else None
 
 
 def kept_in(component: str, spec: CosStackSpec) -> Sequence[Repository]:

@@ -194,10 +194,14 @@ class Postgres:
             return ""
         return "its log is kept nowhere else: write archive: {} (its image needs pgBackRest)"
 
+    def folder(self, spec: EngineSpec) -> str:
+        """PGDATA."""
+        assert isinstance(spec, PostgresSpec)  # noqa: S101 - narrows the type; `instances` gives no other
+        return paths.folder(_major(spec))
+
     def dump(self, host: str, spec: EngineSpec, limit: int) -> Dump:  # noqa: ARG002 - pgBackRest has its own
         """PgBackRest reads the volume, between two statements that tell the server so."""
-        assert isinstance(spec, PostgresSpec)  # noqa: S101 - narrows the type; `instances` gives no other
-        return Dump(None, "16Mi", source=paths.VOLUME_DIR, folder=paths.folder(_major(spec)))
+        return Dump(None, "16Mi", source=paths.VOLUME_DIR)
 
     def load(self, name: str, spec: EngineSpec, copy: Copied, limit: int) -> V1Container:  # noqa: ARG002 - it has no name
         """The server follows its log to the moment that is asked for; its own check of all pages is the proof."""
