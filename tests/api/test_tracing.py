@@ -30,6 +30,7 @@ from operator_process import (
 )
 
 from cos_operator.kube import Kube
+from processes_of_tests import ending
 
 START_LIMIT = 60.0
 #: A collector that is away costs the process so many seconds when it ends; the rest is the Lease and a busy machine.
@@ -89,15 +90,8 @@ def collector(folder: Path) -> Iterator[tuple[str, Path]]:
     )
     with (folder / "collector.log").open("wb") as log:
         process = subprocess.Popen([path, f"--config={config}"], stdout=log, stderr=log)
-    try:
+    with ending(process):
         yield f"http://{address}", spans
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def spans_in(path: Path) -> list[dict[str, Any]]:

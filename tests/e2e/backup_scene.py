@@ -14,6 +14,7 @@ from harness import Cluster, run_testbed, wait_for
 
 from cos_testbed.instance import instance_from
 from cos_testbed.pki import Authority
+from processes_of_tests import ending
 
 SPACE = "e2e-backups"
 #: Seconds for one copy: the pod, the server's five seconds of patience with replicas, restic.
@@ -54,16 +55,9 @@ def s3(folder: Path) -> Iterator[Bucket]:
         with socket.socket() as client:
             return client.connect_ex((host, port)) == 0
 
-    try:
+    with ending(process):
         wait_for("the S3 server listens", answers, 20)
         yield Bucket(f"https://{host}:{port}", authority.files.certificate.read_text(), data)
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def secret(name: str, space: str = SPACE, **values: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
@@ -96,6 +97,11 @@ class Repository(ApiModel):
             holds=lambda self: (self.volume is None) != (self.s3 is None),
         ),
     )
+
+
+def named(repositories: Sequence[Repository], name: str) -> Repository | None:
+    """The repository of this name, the first for ""; None if there is none."""
+    return next((item for item in repositories if not name or item.name == name), None)
 
 
 class Archive(ApiModel):

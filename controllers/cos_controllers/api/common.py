@@ -58,12 +58,13 @@ class LocalReference(ApiModel):
 
 #: A component as its row in the status of a stack is named.
 ComponentName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
+OptionalComponentName = Annotated[str, Field(pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$", max_length=63)]
 
 
 class Sql(ApiModel):
     """SQL for a restored Postgres before anybody uses it, as `app`, the owner of database `app`: no superuser."""
 
-    component: Annotated[str, Field(pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$", max_length=63)] = ""
+    component: OptionalComponentName = ""
     """Component that it is for, for example postgres-dev; every Postgres that is restored when empty."""
     run: Annotated[str, Field(max_length=16384)] = ""
     """Statements, all in one transaction, for example to make data anonymous. Whoever may read Jobs can read them."""

@@ -10,7 +10,13 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from cos_controllers.api.backup import MAX_BACKUP_NAME, CopyStatus, Time
-from cos_controllers.api.common import MAX_STACK_NAME, ComponentName, Sql, StackReference
+from cos_controllers.api.common import (
+    MAX_STACK_NAME,
+    ComponentName,
+    OptionalComponentName,
+    Sql,
+    StackReference,
+)
 from cos_controllers.api.metadata import Metadata
 from cos_controllers.api.model import ApiModel, Rule
 from cos_controllers.api.status import Condition
@@ -53,7 +59,7 @@ class RestoreSource(ApiModel):
     """Namespace of the stack that the copy is of; that of the restore when empty."""
     stack: Annotated[str, Field(pattern=r"^([a-z]([-a-z0-9]*[a-z0-9])?)?$", max_length=MAX_STACK_NAME)] = ""
     """Name of the stack that the copy is of; that of `stackRef` when empty."""
-    component: Annotated[str, Field(pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$", max_length=63)] = ""
+    component: OptionalComponentName = ""
     """Component that the copy is of, for one restored component alone: postgres-prod, to refresh postgres-dev. That
     component itself when empty."""
     backup: Annotated[str, Field(max_length=MAX_BACKUP_NAME)] = ""

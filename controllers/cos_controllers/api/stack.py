@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from cos_controllers.api import reserved
-from cos_controllers.api.backup import Archive, Backup, Repository
+from cos_controllers.api.backup import Archive, Backup, Repository, named
 from cos_controllers.api.common import (
     IMAGE_FORM,
     MAX_STACK_NAME,
@@ -386,8 +386,7 @@ def _archive_of(spec: CosStackSpec, instance: PostgresSpec) -> Repository | None
     """The repository that an instance's log goes to; None if there is none."""
     if instance.archive is None or spec.backup is None:
         return None
-    name = instance.archive.repository
-    return next((item for item in spec.backup.repositories if not name or item.name == name), None)
+    return named(spec.backup.repositories, instance.archive.repository)
 
 
 class CosStackSpec(ApiModel):

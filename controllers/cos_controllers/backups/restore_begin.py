@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from functools import partial
 from typing import NamedTuple
 
 from cos_controllers.api.backup import BackupPhase, CopyStatus, Repository, StackBackup
@@ -33,11 +32,11 @@ from cos_controllers.backups.job import beside, job_of_restore, job_of_search, k
 from cos_controllers.backups.order import Find
 from cos_controllers.backups.report import FoundCopy, of_facts
 from cos_controllers.backups.seen import Seen, pods_left, repository_of
-from cos_controllers.components.base import Engine
+from cos_controllers.components.base import Dumper, Engine
 from cos_controllers.components.registry import DUMPERS, dumper_of
 from cos_controllers.conditions import previous_row
 from cos_controllers.jobs import NO_IMAGE
-from cos_controllers.k8s import Manifest
+from cos_controllers.k8s import Manifest, V1Volume
 from cos_controllers.names import child_name, claim_name
 from cos_controllers.observation import Ref
 from cos_controllers.places import location, path_of, place_of, region
@@ -147,34 +146,35 @@ def _mistake(restore: StackRestore, stack: CosStack, backup: StackBackup | None,
         return f"the stack has no repository {wanted or 'at all: name one in spec.backup'}"
     if not seen.image:
         return NO_IMAGE
-    if why := _no_moment(restore, copies, stack) or _no_server(restore, copies, stack):
-        return why
     sought = [row.name for row in rows_of(restore, stack, seen)] if restore.spec.source else []
+    names = sought or [copy.name for copy in copies]
+    dumpers = {name: dumper_of(name, stack.spec) for name in names}
+    if why := _no_moment(restore, copies, dumpers) or _no_server(restore, dumpers):
+        return why
     obstacles = [in_use(restore, name, stack, seen) for name in sought]
     obstacles += [unfit(restore, copy, stack, seen) for copy in copies]
     return next(filter(None, obstacles), "")
 
 
-def _no_server(restore: StackRestore, copies: Sequence[CopyStatus], stack: CosStack) -> str:
-    """Why nobody could be asked what is to be asked of a restored server."""
+def _no_server(restore: StackRestore, dumpers: Mapping[str, Dumper | None]) -> str:
+    """Why nobody could be asked what is to be asked of a restored server. `dumpers`: of what is to be restored."""
     asked = restore.spec.sql
-    names = [copy.name for copy in copies] or copied(stack, restore.spec.components)
-    servers = [name for name in names if (dumper := dumper_of(name, stack.spec)) and dumper.keeps_log]
+    servers = [name for name, dumper in dumpers.items() if dumper and dumper.keeps_log]
     if asked is None or (asked.component in servers if asked.component else servers):
         return ""
     what = f"{asked.component} is not" if asked.component else "no Postgres is"
     return f"spec.sql: {what} among what is restored"
 
 
-def _no_moment(restore: StackRestore, copies: Sequence[CopyStatus], stack: CosStack) -> str:
-    """Why the components cannot be brought to the moment that is asked for."""
+def _no_moment(
+    restore: StackRestore, copies: Sequence[CopyStatus], dumpers: Mapping[str, Dumper | None]
+) -> str:
+    """Why the components cannot be brought to the moment that is asked for. `dumpers`: of what is to be restored."""
     until = restore.spec.point_in_time
     if not until:
         return ""
-    names = [copy.name for copy in copies] or copied(stack, restore.spec.components)
-    known = {name: dumper_of(name, stack.spec) for name in names}
-    if without := [name for name, dumper in known.items() if dumper and not dumper.keeps_log]:
-        others = ", ".join(name for name in names if name not in without) or "none of them"
+    if without := [name for name, dumper in dumpers.items() if dumper and not dumper.keeps_log]:
+        others = ", ".join(name for name in dumpers if name not in without) or "none of them"
         told = f"no log is kept of {', '.join(without)}: name in components those that have one ({others})"
         return f"spec.pointInTime: {told}"
     if until == LATEST:
@@ -328,17 +328,21 @@ def begin_restore(restore: StackRestore, row: RestoredStatus, seen: Seen) -> Sta
     engine, instance = engine_of(row.name, stack), child_name(stack.metadata.name, row.name)
     spec = engine.instances(stack.spec)[row.name]
     assert isinstance(spec, StoreSpec)  # noqa: S101 - narrows the type; dumpers have data
-    fill = partial(
-        job_of_restore,
-        stack,
-        restore,
-        repository,
-        copy,
-        spec=spec,
-        dumper=DUMPERS[engine.kind],
-        template=template,
-        image=seen.image,
-    )
+
+    def begin(volume: V1Volume) -> Begin:
+        job = job_of_restore(
+            stack,
+            restore,
+            repository,
+            copy,
+            volume=volume,
+            spec=spec,
+            dumper=DUMPERS[engine.kind],
+            template=template,
+            image=seen.image,
+        )
+        return Begin(row.name, _reaching(repository, job, row.name, engine, stack, seen), admit=False)
+
     volumes = data_volumes(stack, seen.objects, instance)
     mine = [obj for obj in volumes.values() if candidate_of(obj) == restore.metadata.uid]
     runs_on = claim_of(template) or ""
@@ -350,18 +354,15 @@ def begin_restore(restore: StackRestore, row: RestoredStatus, seen: Seen) -> Sta
     name = claim_name(instance, max(*volumes, serial_of(runs_on), -1) + 1)
     claim = candidate(restore, stack, copy, engine.kind, name, spec, old)
     made = seen.problems.get(row.name) or "its Job is made"
-    reaching = partial(_reaching, repository, component=row.name, engine=engine, stack=stack, seen=seen)
     if is_proof(restore):
-        begin = Begin(row.name, reaching(job=fill(volume=thrown_away(claim))), admit=False)
-        return Stage(row.model_copy(update={"message": made}), begin=(begin,))
+        return Stage(row.model_copy(update={"message": made}), begin=(begin(thrown_away(claim)),))
     if not mine:
         told = seen.problems.get(row.name) or f"volume {name} is made"
         update = {"claim": name, "previous_claim": before, "message": told}
         return Stage(row.model_copy(update=update), claims=(Claim(row.name, claim),))
     name = mine[0]["metadata"]["name"]
     update = {"claim": name, "previous_claim": before, "message": made}
-    begin = Begin(row.name, reaching(job=fill(volume=kept(name))), admit=False)
-    return Stage(row.model_copy(update=update), begin=(begin,))
+    return Stage(row.model_copy(update=update), begin=(begin(kept(name)),))
 
 
 def _reaching(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cos_controllers.api.backup import Repository, StackBackup
+from cos_controllers.api.backup import Repository, StackBackup, named
 from cos_controllers.api.restore import StackRestore
 from cos_controllers.api.stack import CosStack
 from cos_controllers.backups.report import Progress
@@ -69,7 +69,7 @@ def holder(job_name: str, seen: Seen) -> str:
 
 def repository_of(name: str, stack: CosStack) -> Repository | None:
     """The repository of this name, the first for ""; None if the stack has no such repository."""
-    return next((item for item in repositories_of(stack) if not name or item.name == name), None)
+    return named(repositories_of(stack), name)
 
 
 def secrets_of(stack: CosStack) -> frozenset[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cos_controllers.backups.report import fingerprint
-from cos_controllers.mounts import BACKUP_KEY, KEY_DIR
+from cos_controllers.mounts import AUTHORITY, BACKUP_KEY, CREDENTIALS_DIR, KEY_DIR, S3_KEYS
 
 
 class CopyError(Exception):
@@ -30,3 +30,13 @@ def key(root: Path) -> str:
 def fingerprint_of(root: Path) -> str:
     """What names that key and does not tell it. Raises `CopyError`."""
     return fingerprint(key(root))
+
+
+def credentials(root: Path) -> tuple[dict[str, str], str]:
+    """What a bucket asks for, by the names of `S3_KEYS`, and the path of its authority ("" without).
+
+    Raises `CopyError`.
+    """
+    folder = root / CREDENTIALS_DIR.lstrip("/")
+    authority = folder / AUTHORITY
+    return {name: secret(folder / name) for name in S3_KEYS}, str(authority) if authority.exists() else ""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from cos_controllers.backups.order import LOGIN_DIR, Fetch, Find, Order, Tidy
 from cos_controllers.backups.report import MOST_REMOVED, Facts, FoundCopy, Progress, Report, Tidied
-from cos_controllers.mounts import AUTHORITY, CREDENTIALS_DIR, S3_KEYS, TARGET_DIR
+from cos_controllers.mounts import TARGET_DIR
 from cos_controllers.pgbackrest import AUTHORITY_VARIABLE, KEY_VARIABLE, S3_VARIABLES, variables
-from cos_operator.backup.files import CopyError, fingerprint_of, key, secret
+from cos_operator.backup.files import CopyError, credentials, fingerprint_of, key, secret
 from cos_operator.backup.pgbackrest import Made, PgBackRest
 from cos_operator.backup.program import ToolError
 
@@ -39,7 +39,7 @@ class PostgresCopies:
             "PGSSLMODE": "disable",
             "PGBACKREST_PG1_PORT": _PORT,
         }
-        tool = self._tool(order, order.limit, order.folder, connection)
+        tool = self._tool(order, order.folder, connection)
         tool.open(order.lineage)
         before = [made for made in tool.info().backups if made.lineage == order.lineage]
         mark = fingerprint_of(self._root)
@@ -61,7 +61,7 @@ class PostgresCopies:
 
     def found(self, order: Find) -> list[FoundCopy]:
         """Of every volume that the component has had, and that can be read: of one the key may be lost."""
-        place = self._tool(order, order.limit).info()
+        place = self._tool(order).info()
         wrong = next(filter(None, place.stanzas.values()), "")
         if wrong and not place.backups:
             raise ToolError(wrong)
@@ -79,7 +79,7 @@ class PostgresCopies:
 
     def fetch(self, order: Fetch) -> None:
         """As it was read; the server that is started on it follows its log."""
-        tool = self._tool(order, order.limit)
+        tool = self._tool(order)
         made = next(
             (
                 item
@@ -99,7 +99,7 @@ class PostgresCopies:
 
     def tidy(self, order: Tidy) -> Tidied:
         """What others are built upon stays until they go too, and so does the last one of a volume."""
-        tool = self._tool(order, order.limit)
+        tool = self._tool(order)
         place = tool.info()
         if order.maintain:
             for lineage, label in _to_verify(place.backups, order):
@@ -116,20 +116,15 @@ class PostgresCopies:
         return Tidied(checked=order.maintain, removed=tuple(removed[:MOST_REMOVED]))
 
     def _tool(
-        self,
-        order: Order | Find | Fetch | Tidy,
-        limit: int,
-        data: str = "",
-        more: dict[str, str] | None = None,
+        self, order: Order | Find | Fetch | Tidy, data: str = "", more: Mapping[str, str] | None = None
     ) -> PgBackRest:
-        known = variables(order.repository, order.region, data=data) | (more or {})
+        known = variables(order.repository, order.region, data=data) | dict(more or {})
         known[KEY_VARIABLE] = key(self._root)
         if order.region:
-            credentials = self._root / CREDENTIALS_DIR.lstrip("/")
-            known |= {S3_VARIABLES[name]: secret(credentials / name) for name in S3_KEYS}
-            if (authority := credentials / AUTHORITY).exists():
-                known[AUTHORITY_VARIABLE] = str(authority)
-        return PgBackRest(known, limit, tell=self._tell)
+            keys, authority = credentials(self._root)
+            known |= {S3_VARIABLES[name]: value for name, value in keys.items()}
+            known |= {AUTHORITY_VARIABLE: authority} if authority else {}
+        return PgBackRest(known, order.limit, tell=self._tell)
 
 
 def removable(backups: Sequence[Made], wanted: Sequence[str]) -> list[Made]:

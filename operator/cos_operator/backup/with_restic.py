@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from cos_controllers.backups.order import DATA_DIR, FACTS_FILE, WORK_DIR, Fetch, Find, Order, Tidy
 from cos_controllers.backups.report import MOST_REMOVED, Facts, FoundCopy, Progress, Report, Tidied
-from cos_controllers.mounts import AUTHORITY, BACKUP_KEY, CREDENTIALS_DIR, KEY_DIR, S3_KEYS
-from cos_operator.backup.files import CopyError, fingerprint_of, secret
+from cos_controllers.mounts import BACKUP_KEY, KEY_DIR
+from cos_operator.backup.files import CopyError, credentials, fingerprint_of
 from cos_operator.backup.restic import Restic
 
 #: Beside the data in each snapshot: what there is to know of it without the operator.
@@ -115,7 +115,6 @@ def manifest(order: Order, facts: Facts, key: str) -> dict[str, object]:
 
 def environment(repository: str, region: str, root: Path) -> dict[str, str]:
     """What restic is told, by variables: no secret is among its arguments."""
-    credentials = root / CREDENTIALS_DIR.lstrip("/")
     found = {
         "RESTIC_REPOSITORY": repository,
         "RESTIC_PASSWORD_FILE": str(root / KEY_DIR.lstrip("/") / BACKUP_KEY),
@@ -123,10 +122,8 @@ def environment(repository: str, region: str, root: Path) -> dict[str, str]:
     }
     if region:
         found["AWS_DEFAULT_REGION"] = region
-        for name in S3_KEYS:
-            found[name] = secret(credentials / name)
-        if (authority := credentials / AUTHORITY).exists():
-            found["RESTIC_CACERT"] = str(authority)
+        keys, authority = credentials(root)
+        found |= keys | ({"RESTIC_CACERT": authority} if authority else {})
     return found
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote
 
-from cos_controllers.api.backup import Repository
+from cos_controllers.api.backup import Repository, named
 from cos_controllers.api.restore import LATEST
 from cos_controllers.api.stack import CosStackSpec, EngineSpec, PostgresSpec
 from cos_controllers.api.status import GateName
@@ -182,10 +182,8 @@ class Postgres:
     def kept_in(self, spec: EngineSpec, repositories: Sequence[Repository]) -> Sequence[Repository]:
         """The one that its log goes to: a copy is of no use without it."""
         assert isinstance(spec, PostgresSpec)  # noqa: S101 - narrows the type; `instances` gives no other
-        if spec.archive is None:
-            return ()
-        name = spec.archive.repository
-        return [item for item in repositories if not name or item.name == name][:1]
+        found = named(repositories, spec.archive.repository) if spec.archive else None
+        return (found,) if found else ()
 
     def why_not(self, spec: EngineSpec) -> str:
         """Its copies need its log."""
